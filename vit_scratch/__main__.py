@@ -1,0 +1,3 @@
+from vit_scratch.cli import main
+
+main()
