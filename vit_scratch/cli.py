@@ -102,9 +102,11 @@ def run_command(argv: list[str]):
         print("\n".join(str(path) for path in attend_files(options.run, options.images, options.out, options.device)))
 
 def main(argv: list[str] | None = None):
-    "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2."
+    "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit code 130."
     try:
         run_command(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         print(f"vit_scratch: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,5 @@
-import json, os, platform, random, subprocess, sys
+import json, os, platform, random, subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,16 @@ from torch import Tensor, nn
 
 class InputError(ValueError):
     "Something the caller gave cannot be used; the message names it and what would be right."
+
+@contextmanager
+def must_fail(kind: type = InputError):  # the exception that has to come
+    "Run something that has to go wrong: print the error, and raise `AssertionError` if there was none."
+    try:
+        yield
+    except kind as error:
+        print(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        return
+    raise AssertionError(f"expected {kind.__name__}, but nothing went wrong")
 
 def set_seed(seed: int,        # any integer ≥ 0
             ) -> torch.Generator:  # a CPU generator with the same seed, for draws of your own

@@ -13,7 +13,8 @@ from vit_scratch.checkpoint import load_weights
 from vit_scratch.core import InputError, count_params, pick_device, set_seed
 from vit_scratch.data import ImageData, load_data, normalize, read_image
 from vit_scratch.maps import show_attention
-from vit_scratch.training import Run, TrainConfig, evaluate, fit
+from vit_scratch.evaluation import evaluate
+from vit_scratch.training import Run, TrainConfig, fit
 from vit_scratch.vit import ViT, ViTConfig
 
 @dataclass
@@ -84,10 +85,11 @@ def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bo
           f"{c.img_size}×{c.img_size}, {data.num_classes} classes")
     print(f"model     ViT, {count_params(model):,} parameters: patches of {c.patch_size}, {c.embed_dim} wide, {c.depth} blocks, {c.num_heads} heads")
     print(f"training  {cfg.epochs} epochs of batches of {cfg.batch_size} with {cfg.optimizer} on {pick_device(cfg.device)}, into {out}", flush=True)
-    run = fit(model, data, cfg, out, resume)
-    if not run.finished:
-        print(f"\nstopped; everything so far is in {out}. Go on with:  vit_scratch train --resume --out {out}")
-        return run
+    try:
+        run = fit(model, data, cfg, out, resume)
+    except KeyboardInterrupt:
+        print(f"\nstopped; everything so far is in {out}. Go on with:\n  vit_scratch train --resume --out {out}", flush=True)
+        raise
     figure = show_attention(model, normalize(data.val.images[:1], data.mean, data.std))
     figure.savefig(out/"attention.png", dpi=110)
     plt.close(figure)

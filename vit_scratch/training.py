@@ -1,19 +1,20 @@
-import copy, math, signal, sys, threading, time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+import math, time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fastprogress.fastprogress import IN_NOTEBOOK, master_bar, progress_bar
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vit_scratch.amp import autocast, choose_amp
 from vit_scratch.augment import augment
 from vit_scratch.checkpoint import load_checkpoint, load_weights, new_run_folder, save_whole, write_config, write_history, write_result
 from vit_scratch.core import InputError, pick_device
-from vit_scratch.data import ImageData, Split, batches, normalize
+from vit_scratch.data import ImageData, batches, normalize
+from vit_scratch.evaluation import evaluate
 from vit_scratch.optim import make_optimizers, set_lr, warmup_cosine
+from vit_scratch.progress import Progress, interrupts
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -65,62 +66,6 @@ class TrainConfig:
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
 
-def bf16_is_faster() -> bool:
-    "Whether this processor multiplies bf16 matrices faster than fp32 ones, found by trying (about 20 ms)."
-    def seconds(x):
-        x @ x
-        start = time.perf_counter()
-        for _ in range(5):
-            x @ x
-        return time.perf_counter() - start
-    x = torch.randn(512, 512)
-    return seconds(x.bfloat16()) < seconds(x)
-
-def choose_amp(amp: str, device: torch.device) -> str:
-    "Turn \"auto\" into bf16, fp16 or off."
-    if amp != "auto":
-        return amp
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if device.type == "cpu" and bf16_is_faster() else "off"
-
-def autocast(amp: str,   # "bf16", "fp16" or "off"
-             device: torch.device):
-    "The context in which matrix products run in 16 bits."
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
-    return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
-
-@torch.no_grad()
-def predict_logits(model: nn.Module,
-                   images: Tensor,        # (n, C, H, W) uint8
-                   data: ImageData,       # whose mean and deviation to use
-                   batch_size: int = 512,
-                   amp: str = "off",
-                  ) -> Tensor:            # (n, num_classes) float, on the CPU
-    "The model's answers in evaluation mode, without augmentation; the model's mode is restored."
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        parts = []
-        for part in images.split(batch_size):
-            with autocast(amp, device):
-                parts.append(model(normalize(part.to(device), data.mean, data.std)).float())
-        return torch.cat(parts).cpu()
-    finally:
-        model.train(was_training)
-
-def evaluate(model: nn.Module,
-             split: Split,
-             data: ImageData,     # classes, mean and deviation
-             batch_size: int = 512,
-             amp: str = "off",
-            ) -> dict:            # loss (nats), accuracy (0–1), per_class (list of accuracies; None where a class has no image)
-    "Loss and accuracy over a split."
-    logits, labels = predict_logits(model, split.images, data, batch_size, amp), split.labels.cpu()
-    right = (logits.argmax(-1) == labels).float()
-    per_class = [right[labels == c].mean().item() if (labels == c).any() else None for c in range(data.num_classes)]
-    return {"loss": F.cross_entropy(logits, labels).item(), "accuracy": right.mean().item(), "per_class": per_class}
-
 class Trainer:
     "A run in progress: the model, what optimises it, and how far it has come."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -133,7 +78,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.epoch, self.batch, self.loss_sum, self.seconds = 0, 0, 0.0, 0.0
-        self.history, self.best, self.stop = [], None, False
+        self.history, self.best = [], None
         torch.manual_seed(cfg.seed)
 
     def draws(self, *place: int) -> torch.Generator:
@@ -169,8 +114,8 @@ class Trainer:
         step, total = self.epoch * self.steps_per_epoch + self.batch, self.cfg.epochs * self.steps_per_epoch
         return warmup_cosine(step, total, round(self.cfg.warmup_epochs * self.steps_per_epoch), self.cfg.warmup_start, self.cfg.final_lr)
 
-    def train_epoch(self, progress) -> bool:
-        "The rest of the current epoch. False if it was stopped on the way."
+    def train_epoch(self, progress: Progress, asked):
+        "The rest of the current epoch; ends early when `asked.is_set()`."
         self.model.train()
         todo = batches(self.train_split, self.cfg.batch_size, self.draws(self.epoch), start=self.batch)
         start, before = time.perf_counter(), self.seconds
@@ -179,9 +124,8 @@ class Trainer:
             self.seconds = before + time.perf_counter() - start
             if self.batch % 10 == 0:
                 progress.comment(f"loss {float(self.loss_sum) / self.batch:.3f}")
-            if self.stop:
-                return self.batch == self.steps_per_epoch
-        return True
+            if asked.is_set():
+                break
 
     def finish_epoch(self) -> dict:
         "Validate, add a row to the history, and move on to the next epoch."
@@ -230,70 +174,14 @@ def check(data: ImageData, cfg: TrainConfig):
         if labels.min() < 0 or labels.max() >= data.num_classes:
             raise InputError(f"{name} has labels from {labels.min()} to {labels.max()}; with {data.num_classes} classes they go from 0 to {data.num_classes - 1}")
 
-class Progress:
-    "One bar an epoch where somebody watches (notebook or terminal); one plain line an epoch elsewhere."
-    columns = {"epoch": "d", "train_loss": ".3f", "val_loss": ".3f", "val_accuracy": ".1%", "images_per_second": ".0f", "seconds": ".1f"}
-
-    def __init__(self, start: int, epochs: int, quiet: bool = False):
-        self.bars = not quiet and (IN_NOTEBOOK or sys.stdout.isatty())
-        self.quiet, self.bar = quiet, None
-        self.master = master_bar(range(start, epochs)) if self.bars else range(start, epochs)
-
-    def epochs(self):
-        "The epochs left, under the outer bar."
-        self.line([name.replace("_", " ") for name in self.columns])
-        yield from self.master
-
-    def batches(self, generator, total: int):
-        "The batches of one epoch, under the inner bar."
-        self.bar = progress_bar(generator, total=total, parent=self.master) if self.bars else generator
-        return self.bar
-
-    def comment(self, text: str):
-        "Show a few words behind the bar."
-        if self.bars:
-            self.bar.comment = text
-
-    def line(self, cells: list[str]):
-        "One row of the table."
-        if self.bars:
-            self.master.write(cells, table=True)
-        elif not self.quiet:
-            print("  ".join(f"{c:>{max(8, len(name))}}" for c, name in zip(cells, self.columns)), flush=True)
-
-    def row(self, row: dict, history: list[dict]):
-        "One epoch's numbers, and in a notebook the live curve."
-        self.line([format(row[name], spec) for name, spec in self.columns.items()])
-        if self.bars and len(history) > 1:
-            epochs = [r["epoch"] for r in history]
-            self.master.update_graph([(epochs, [r[k] for r in history]) for k in ("train_loss", "val_loss")])
-
-@contextmanager
-def stop_on_interrupt(trainer: Trainer):
-    "Let Ctrl-C finish the step it falls into; a second one interrupts at once."
-    def ask(number, frame):
-        if trainer.stop:
-            raise KeyboardInterrupt
-        trainer.stop = True
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
 @dataclass
 class Run:
-    "What `fit` returns."
-    history: list[dict]              # a row per epoch
-    finished: bool                   # False if it was stopped
-    best_epoch: int | None = None    # the epoch with the best validation accuracy, whose weights the model now holds
-    val: dict | None = None          # `evaluate` on the validation split with those weights
-    test: dict | None = None         # the same on the test split, read once
-    folder: Path | None = None
+    "What `fit` returns; the model then holds the best epoch's weights."
+    history: list[dict]      # a row per epoch
+    best_epoch: int          # the epoch with the best validation accuracy
+    val: dict                # `evaluate` on the validation split with its weights
+    test: dict | None        # the same on the test split, read once
+    folder: Path | None
 
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
@@ -303,7 +191,7 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
         test: bool = True,                       # read the test images, once, at the end
         quiet: bool = False,
        ) -> Run:
-    "Train a model, keep the weights with the best validation accuracy, and read the test images once."
+    "Train, keep the weights with the best validation accuracy, read the test images once. Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."
     trainer = Trainer(model, data, cfg)
     folder = None if out is None else Path(out) if resume else new_run_folder(out)
     if resume:
@@ -311,17 +199,17 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
     elif folder:
         write_config(folder, model, trainer.cfg, data)
     progress = Progress(trainer.epoch, cfg.epochs, quiet)
-    with stop_on_interrupt(trainer):
+    with interrupts() as asked:
         for _ in progress.epochs():
-            done = trainer.train_epoch(progress)
-            if done:
+            trainer.train_epoch(progress, asked)
+            if trainer.batch == trainer.steps_per_epoch:
                 progress.row(trainer.finish_epoch(), trainer.history)
             if folder:
                 save_progress(trainer, folder)
-            if trainer.stop:
+            if asked.is_set():
                 break
     if trainer.epoch < cfg.epochs:
-        return Run(trainer.history, False, folder=folder)
+        raise KeyboardInterrupt("training was interrupted")
     return finish(trainer, folder, test)
 
 def save_progress(trainer: Trainer, folder: Path):
@@ -341,4 +229,4 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     if folder:
         save_file(trainer.best["model"], str(folder/"model.safetensors"))
         write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
-    return Run(trainer.history, True, trainer.best["epoch"], val, tested, folder)
+    return Run(trainer.history, trainer.best["epoch"], val, tested, folder)

@@ -1,0 +1,85 @@
+"Laws about the project itself: one identity, notebooks that are clean, a README and a package that match them."
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import readme  # noqa: E402
+
+SETTINGS = readme.settings()
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts))
+IDENTITY = f"{SETTINGS['user']}/{SETTINGS['repo']}"
+
+
+def cells(path: Path, kind: str | None = None) -> list[str]:
+    return ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if kind in (None, c["cell_type"])]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_links_agree_with_settings(path):
+    text = "\n".join(cells(path))
+    for owner_and_repo in re.findall(r"(?:github\.com|colab\.research\.google\.com/github)/([\w.-]+/vit_scratch)\b", text):
+        assert owner_and_repo == IDENTITY
+    for branch in re.findall(rf"{IDENTITY}(?:/blob/|@)([\w.-]+)", text):
+        assert branch == SETTINGS["branch"]
+    if path.stem[0].isdigit() and path.parent.name == "nbs":
+        assert f"colab.research.google.com/github/{IDENTITY}/blob/{SETTINGS['branch']}/nbs/{path.name}" in text
+        assert f"pip install -q timm git+{SETTINGS['git_url'] % SETTINGS if '%' in SETTINGS['git_url'] else SETTINGS['git_url']}@{SETTINGS['branch']}" in text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_internal_links_exist(path):
+    for target in re.findall(r"\]\(([\w/]+\.ipynb)\)", "\n".join(cells(path, "markdown"))):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pictures_have_alt_text_and_the_notebook_is_small(path):
+    assert path.stat().st_size < 500 * 1024
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
+            assert "#| fig-alt:" in "".join(cell["source"]), "".join(cell["source"])[:80]
+
+
+def test_site_agrees_with_settings():
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    assert site["repo-url"] == SETTINGS["git_url"] and site["repo-branch"] == SETTINGS["branch"]
+    assert site["site-url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    listed = set(re.findall(r"[\w/]+\.ipynb", str(site["sidebar"])))
+    assert listed == {str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS}
+
+
+def test_readme_is_the_index():
+    text, pictures = readme.render()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "run: python tools/readme.py"
+    for name, data in pictures.items():
+        assert (ROOT / "README_files" / name).read_bytes() == data
+
+
+def test_results_say_where_they_come_from():
+    for path in (ROOT / "results").glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("dataset", "config", "seed", "environment", "seconds", "images_seen", "history"):
+            assert key in result, f"{path.name} lacks {key}"
+
+
+def test_modules_stay_small():
+    for path in (ROOT / "vit_scratch").glob("*.py"):
+        if not path.name.startswith("_"):
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            assert len(lines) <= 230, f"{path.name} has {len(lines)} lines"
+
+
+def test_export_changes_nothing(tmp_path):
+    "Exporting the notebooks into a copy gives the package that is here."
+    for name in ("nbs", "vit_scratch", "settings.ini", "setup.py", "README.md"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", "from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True, capture_output=True)
+    for path in (ROOT / "vit_scratch").glob("*.py"):
+        assert (tmp_path / "vit_scratch" / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), f"{path.name}: run nbdev_export"
