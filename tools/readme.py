@@ -25,8 +25,10 @@ def render() -> tuple[str, dict[str, bytes]]:
     "The text of README.md and its pictures."
     book = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
     book.cells = [c for c in book.cells if not (c.cell_type == "code" and c.source.startswith("#| hide"))]
+    alt_texts = iter(re.findall(r'#\| fig-alt: "(.*)"', "\n".join(c.source for c in book.cells)))
     exporter = MarkdownExporter(raw_template=TEMPLATE)
     text, resources = exporter.from_notebook_node(book, {"unique_key": "picture", "output_files_dir": "README_files"})
+    text = re.sub(r"\s*!\[png\]", lambda _: f"\n\n![{next(alt_texts)}]", text)
     site = settings()["doc_host"] + settings()["doc_baseurl"]
     text = re.sub(r"\]\(((?:solutions/)?\w+)\.ipynb\)", rf"]({site}/\1.html)", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
