@@ -2,10 +2,10 @@
 __version__ = "0.1.0"
 
 from vit_scratch.core import InputError
-from vit_scratch.data import ImageData, load_data
+from vit_scratch.data import ImageData, load_data, normalize
 from vit_scratch.maps import attention_maps, show_attention
 from vit_scratch.runs import load_run
 from vit_scratch.training import TrainConfig, fit
 from vit_scratch.vit import ViT, ViTConfig, preset
 
-__all__ = ["ImageData", "InputError", "TrainConfig", "ViT", "ViTConfig", "attention_maps", "fit", "load_data", "load_run", "preset", "show_attention"]
+__all__ = ["ImageData", "InputError", "TrainConfig", "ViT", "ViTConfig", "attention_maps", "fit", "load_data", "load_run", "normalize", "preset", "show_attention"]

@@ -32,7 +32,7 @@ def plain_is_faster(q: Tensor,  # queries (B, h, T, d)
     "True where two matrix products beat the fused kernel: training with short sequences on a CPU."
     return q.device.type == "cpu" and q.shape[-2] <= PLAIN_UP_TO and torch.is_grad_enabled()
 
-# %% ../nbs/03_attention.ipynb #eeb2e074
+# %% ../nbs/03_attention.ipynb #796773db
 class Attention(nn.Module):
     "Multi-head self-attention, (B, T, D) → (B, T, D) [Attention, §3.2.2], under timm's names."
     def __init__(self, dim: int,            # D
@@ -44,7 +44,7 @@ class Attention(nn.Module):
                 ):
         super().__init__()
         if dim % num_heads:
-            raise InputError(f"embed_dim {dim} does not divide into num_heads {num_heads}")
+            raise InputError(f"num_heads {num_heads} does not divide embed_dim {dim}")
         self.num_heads, self.head_dim = num_heads, dim // num_heads
         self.qkv = nn.Linear(dim, 3*dim, bias=qkv_bias)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()

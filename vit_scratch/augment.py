@@ -21,13 +21,16 @@ def random_flip(x: Tensor,                              # images (B, C, H, W)
     heads = (torch.rand(len(x), generator=generator) < p).to(x.device)
     return torch.where(heads[:, None, None, None], x.flip(-1), x)
 
-# %% ../nbs/07_augment.ipynb #c1b522b5
+# %% ../nbs/07_augment.ipynb #f27589f9
 def shift_crop(x: Tensor,        # images (B, C, H, W)
                top: Tensor,      # (B,) rows, 0 … 2·padding
                left: Tensor,     # (B,) columns, 0 … 2·padding
                padding: int,     # pixels of zeros added on every side first
               ) -> Tensor:       # (B, C, H, W)
-    "Pad every image, then cut each at its own place."
+    "Pad every image, then cut each at its own place. Raises `InputError` for a place outside."
+    for name, place in (("top", top), ("left", left)):
+        if place.min() < 0 or place.max() > 2*padding:
+            raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {2*padding}")
     B, C, H, W = x.shape
     padded = F.pad(x, [padding]*4)
     rows = (top[:, None] + torch.arange(H)).to(x.device)      # (B, H)

@@ -6,8 +6,8 @@
 __all__ = ['InputError', 'must_fail', 'set_seed', 'pick_device', 'count_params', 'show_images', 'show_tensor', 'package_folder',
            'processor', 'environment', 'write_json', 'load_result']
 
-# %% ../nbs/00_core.ipynb #8e8947b8
-import importlib.util, json, os, platform, random, subprocess
+# %% ../nbs/00_core.ipynb #0168ae6a
+import importlib.util, json, os, platform, random, shutil, subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,16 +41,15 @@ def set_seed(seed: int,        # any integer ≥ 0
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #4bcf1f6d
+# %% ../nbs/00_core.ipynb #58b5d646
 def pick_device(name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
                ) -> torch.device:
     "The device to work on: what was asked for, or the best there is. Raises `InputError` if it is not there."
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in have.items() if there))
-    if not have.get(name.split(":")[0], False):
-        raise InputError(f"device {name!r} is not available here; there is {', '.join(k for k in have if have[k])}")
-    return torch.device(name)
+    have = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    have += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    if name not in ("auto", *have):
+        raise InputError(f"device {name!r} is not available here; there is {', '.join(have)}")
+    return torch.device(have[0] if name == "auto" else name)
 
 # %% ../nbs/00_core.ipynb #4b65431e
 def count_params(model: nn.Module,
@@ -58,14 +57,16 @@ def count_params(model: nn.Module,
     "How many numbers training may change."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/00_core.ipynb #3af812a7
+# %% ../nbs/00_core.ipynb #7e59518f
 def show_images(images: Tensor,       # (B, C, H, W): uint8, or float between 0 and 1
                 titles=None,          # one string per image
                 ncols: int = 8,       # images in a row
                 size: float = 1.2,    # inches per image
                 ax=None,              # array of axes to draw on instead of a new figure
                ) -> Figure:
-    "Draw a batch of images in a grid."
+    "Draw a batch of images in a grid. Raises `InputError` for an empty batch, or titles that are not one per image."
+    if not len(images) or titles is not None and len(titles) != len(images):
+        raise InputError(f"show_images got {len(images)} images and {'no' if titles is None else len(titles)} titles")
     ncols, titles = min(ncols, len(images)), None if titles is None else list(titles)
     if ax is None:
         extra = 0.25 if titles is not None else 0.0
@@ -76,12 +77,13 @@ def show_images(images: Tensor,       # (B, C, H, W): uint8, or float between 0 
         a.axis("off")
     for i, (a, image) in enumerate(zip(ax.flat, images.detach().cpu())):
         picture = image.permute(1, 2, 0)                                # (H, W, C)
-        a.imshow(picture.clamp(0, 1) if picture.is_floating_point() else picture, cmap="gray", vmin=0)
+        top = 1 if picture.is_floating_point() else 255
+        a.imshow(picture.clamp(0, top), cmap="gray", vmin=0, vmax=top)
         if titles is not None:
             a.set_title(str(titles[i]), fontsize=9)
     return ax.flat[0].figure
 
-# %% ../nbs/00_core.ipynb #4988ea8f
+# %% ../nbs/00_core.ipynb #27b146d0
 def show_tensor(x: Tensor,             # (rows, columns)
                 title: str = "",
                 ax=None,
@@ -89,8 +91,9 @@ def show_tensor(x: Tensor,             # (rows, columns)
                 **kwargs):             # passed to `imshow`
     "Draw a small matrix as coloured cells with the numbers in them."
     ax = ax or plt.subplots(figsize=(0.55 * x.shape[1] + 0.6, 0.55 * x.shape[0] + 0.5))[1]
-    ax.imshow(x.detach(), **{"cmap": "Blues", "alpha": 0.6, **kwargs})
-    for (i, j), v in np.ndenumerate(x.detach().numpy()):
+    x = x.detach().cpu()
+    ax.imshow(x, **{"cmap": "Blues", "alpha": 0.6, **kwargs})
+    for (i, j), v in np.ndenumerate(x.numpy()):
         ax.text(j, i, format(v, fmt), ha="center", va="center", fontsize=10)
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
@@ -110,24 +113,26 @@ def processor() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores"
 
-# %% ../nbs/00_core.ipynb #3633df4a
+# %% ../nbs/00_core.ipynb #5fd4b11e
 def environment() -> dict:
-    "What a result needs to be believed: versions, processor, GPU and, in a checkout, the commit."
+    "What a result needs to be believed: versions, processor, GPU and, in a checkout, the commit (with \"-dirty\" if files were changed)."
     import torchvision
     checkout, commit = package_folder().parent, None
-    if (checkout/".git").exists():
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=checkout, capture_output=True, text=True).stdout.strip() or None
+    if (checkout/".git").exists() and shutil.which("git"):
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=checkout, capture_output=True, text=True).stdout.strip() or None
     return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "processor": processor(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "commit": commit}
 
-# %% ../nbs/00_core.ipynb #02bd2424
+# %% ../nbs/00_core.ipynb #0cc79c96
 def write_json(path,         # file to write
                obj):         # anything `json` can write
     "Write a JSON file whole or not at all: to a temporary name first, then renamed."
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(obj, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as f:
+        json.dump(obj, f, indent=1, ensure_ascii=False)
+        f.write("\n")
     temporary.replace(path)
 
 # %% ../nbs/00_core.ipynb #68f22085

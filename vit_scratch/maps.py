@@ -84,9 +84,10 @@ def default_query(model: nn.Module) -> str:
     "The query the head reads: the class token, or the mean of the patches."
     return "cls" if model.cfg.pool == "cls" else "mean"
 
-# %% ../nbs/10_attention_maps.ipynb #8df255ff
+# %% ../nbs/10_attention_maps.ipynb #6ff38123
 def show_attention(model: nn.Module,
                    img: Tensor,                   # (3, H, W) or (1, 3, H, W), as the model reads it
+                   picture: Tensor | None = None,   # the same image as (3, H, W) uint8, to draw; left out: `img`, stretched to 0–1
                    query: str | int | None = None,  # as in `over_image`; left out: what the head reads
                    layers: list[int] | None = None, # which layers; left out: all
                    figsize: tuple | None = None,
@@ -97,16 +98,17 @@ def show_attention(model: nn.Module,
     maps = over_image(attention_maps(model, img), model.cfg.grid_size, query)[:, 0]     # (L, h, rows, columns)
     layers = list(range(len(maps))) if layers is None else layers
     h = maps.shape[1]
-    figsize = figsize or (1.15 * (h + 1) + 0.6, 1.15 * len(layers) + 0.35)
+    figsize = figsize or (h + 1.6, len(layers) + 0.35)
     fig, axes = plt.subplots(len(layers), h + 1, figsize=figsize, squeeze=False, layout="constrained")
-    low, high = img.amin(), img.amax()
-    picture = ((img[0] - low) / (high - low)).permute(1, 2, 0).cpu()
+    if picture is None:
+        picture = (img[0] - img.amin()) / (img.amax() - img.amin()).clamp(min=1e-6)
+    picture = (picture / 255 if picture.dtype == torch.uint8 else picture).permute(1, 2, 0).cpu()    # (H, W, C)
     for row, layer in zip(axes, layers):
         top = maps[layer].max().item()
-        row[0].imshow(picture)
-        row[0].set_ylabel(f"layer {layer + 1}\n0 – {top:.2g}", fontsize=8)
+        row[0].imshow(picture.expand(-1, -1, 3) if picture.shape[-1] == 1 else picture)
+        row[0].set_ylabel(f"layer {layer + 1}\nweight 0–{top:.2g}", fontsize=7)
         for head, a in enumerate(row[1:]):
-            a.imshow(picture.mean(-1), cmap="gray", extent=(0, 1, 0, 1))
+            a.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=1, extent=(0, 1, 0, 1))
             a.imshow(maps[layer, head], cmap="magma", vmin=0, vmax=top, alpha=0.75, extent=(0, 1, 0, 1))
             if layer == layers[0]:
                 a.set_title(f"head {head + 1}", fontsize=8)

@@ -45,7 +45,7 @@ def is_hidden_matrix(name: str, p: Tensor) -> bool:
     "What Muon is for: the matrices inside the blocks, not the embedding and not the head."
     return p.ndim == 2 and ".blocks." in f".{name}"
 
-# %% ../nbs/08_optim.ipynb #ef10759c
+# %% ../nbs/08_optim.ipynb #797b9d71
 def make_optimizers(model: nn.Module,
                     kind: str = "adamw",           # "adamw", "adam" or "muon"
                     lr: float = 1e-3,              # for AdamW and Adam
@@ -53,7 +53,7 @@ def make_optimizers(model: nn.Module,
                     weight_decay: float = 0.05,
                    ) -> list[torch.optim.Optimizer]:
     "One optimizer, or Muon for the blocks' matrices [Muon] with AdamW for the rest."
-    if kind == "adam":
+    if kind == "adam":    # the plain algorithm, without decay
         return remember_lr([torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)])
     if kind == "adamw":
         return remember_lr([torch.optim.AdamW(decay_groups(model, weight_decay), lr)])

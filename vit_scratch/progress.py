@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['Progress', 'interrupts']
 
-# %% ../nbs/09c_progress.ipynb #5cb37c26
-import signal, sys, threading
+# %% ../nbs/09c_progress.ipynb #4b7788f3
+import io, signal, sys, threading
 from contextlib import contextmanager
 
 from fastprogress.fastprogress import IN_NOTEBOOK, master_bar, progress_bar
 
-# %% ../nbs/09c_progress.ipynb #ac7cc6e0
+# %% ../nbs/09c_progress.ipynb #d2c7232a
 class Progress:
     "One bar an epoch where somebody watches (notebook or terminal); one plain line an epoch elsewhere."
     columns = {"epoch": "d", "train_loss": ".3f", "val_loss": ".3f", "val_accuracy": ".1%", "images_per_second": ".0f", "seconds": ".1f"}
 
     def __init__(self, start: int, epochs: int, quiet: bool = False):
-        self.bars = not quiet and (IN_NOTEBOOK or sys.stdout.isatty())
+        captured = isinstance(sys.stdout, io.StringIO)
+        self.bars = not quiet and not captured and (IN_NOTEBOOK or sys.stdout.isatty())
         self.quiet, self.bar = quiet, None
         self.master = master_bar(range(start, epochs)) if self.bars else range(start, epochs)
 
@@ -49,6 +50,9 @@ class Progress:
         if self.bars and len(history) > 1:
             epochs = [r["epoch"] for r in history]
             self.master.update_graph([(epochs, [r[k] for r in history]) for k in ("train_loss", "val_loss")])
+            if hasattr(self.master, "graph_ax"):    # in a notebook
+                self.master.graph_ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", xticks=epochs)
+                self.master.graph_out.update(self.master.graph_fig)
 
 # %% ../nbs/09c_progress.ipynb #728dcc13
 @contextmanager

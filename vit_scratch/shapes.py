@@ -67,9 +67,9 @@ SHAPES = {
                                      torch.maximum(box(p, 0.28, 1.0), -0.1 - p[..., 1])),
 }
 
-# %% ../nbs/06b_shapes.ipynb #a26d285f
+# %% ../nbs/06b_shapes.ipynb #9f311144
 def pick_colours(n: int, contrast: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    "Background and shape colours (n, 3) at least `contrast` apart in RGB."
+    "Background and shape colours (n, 3) at least `contrast` (up to √3/2) apart in RGB."
     background = torch.rand(n, 3, generator=generator)
     tries = torch.rand(n, 8, 3, generator=generator)
     opposite = (background < 0.5).float()[:, None]                    # a corner of the colour cube at least √3/2 away
@@ -105,9 +105,9 @@ def draw(labels: Tensor, size: int, radius, rotation: float, contrast: float, g:
     image = image + 0.02 * torch.randn(image.shape, generator=g)
     return image.clamp(0, 1), distance < 0
 
-# %% ../nbs/06b_shapes.ipynb #836264d1
+# %% ../nbs/06b_shapes.ipynb #bd5583b5
 def make_shapes(n: int,                 # how many images
-                seed: int = 0,          # the same seed gives the same images
+                seed: int = 0,          # the same n, seed and size give the same images
                 size: int = 32,         # side in pixels
                 hard: bool = False,     # smaller shapes, any rotation, weaker contrast
                ) -> tuple[Tensor, Tensor, Tensor]:  # images (n, 3, H, W) uint8, labels (n,), masks (n, H, W) bool

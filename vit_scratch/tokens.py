@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .core import InputError
 
-# %% ../nbs/02_tokens.ipynb #db868264
+# %% ../nbs/02_tokens.ipynb #3558c4e7
 def sincos_pos_embed(grid_size: tuple[int, int],   # (rows, columns) of patches
                      embed_dim: int,               # D, a multiple of 4
-                     temperature: float = 10000.0, # the longest wavelength is 2π·temperature patches
+                     temperature: float = 10000.0, # wavelengths run from 2π towards 2π·temperature patches
                     ) -> Tensor:                   # (N, D), patches row by row
     "Fixed 2-D positions: sines and cosines of the row in one half, of the column in the other [MoCo v3, §4; MAE, §A]."
     if embed_dim % 4:

@@ -24,7 +24,7 @@ from .evaluation import evaluate
 from .optim import make_optimizers, set_lr, warmup_cosine
 from .progress import Progress, interrupts
 
-# %% ../nbs/09_training.ipynb #38558d6a
+# %% ../nbs/09_training.ipynb #82339888
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Validates itself; travels inside checkpoints.
@@ -41,7 +41,7 @@ class TrainConfig:
         final_lr: share of the learning rate the cosine ends at
         label_smoothing: share of the target spread over all classes
         clip_grad: longest gradient allowed, over all parameters; 0 for no clipping
-        amp: "auto" (bf16 where it multiplies faster, fp16 on GPUs without it), "bf16", "fp16" or "off"
+        amp: "auto" (bf16 where the hardware has it, fp16 on other GPUs), "bf16", "fp16" or "off"
         crop_padding: pixels of the random crop; 0 for none
         flip: mirror images at random
         seed: initialises the order of images, their augmentation and dropout
@@ -65,6 +65,8 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self):
+        if not (self.label_smoothing <= 1 and self.final_lr <= 1 and self.warmup_start <= 1 and self.seed < 2**63):
+            raise InputError(f"label_smoothing {self.label_smoothing}, final_lr {self.final_lr} and warmup_start {self.warmup_start} are shares, at most 1; seed {self.seed} must be below 2**63")
         least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, warmup_start=0, final_lr=0, label_smoothing=0, clip_grad=0, crop_padding=0, seed=0)
         for name, low in least.items():
             if getattr(self, name) < low:
@@ -75,9 +77,13 @@ class TrainConfig:
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
 
-# %% ../nbs/09_training.ipynb #77dfed9c
-def check(data: ImageData, cfg: TrainConfig):
+# %% ../nbs/09_training.ipynb #d72cd1e7
+def check(model: nn.Module, data: ImageData, cfg: TrainConfig):
     "Refuse before the first step what could not end well. Raises `InputError`."
+    for name in ("img_size", "in_chans", "num_classes"):
+        built_for = getattr(getattr(model, "cfg", None), name, None)
+        if built_for is not None and built_for != getattr(data, name):
+            raise InputError(f"the model was built for {name} {built_for}, {data.name} has {getattr(data, name)}")
     if cfg.batch_size > len(data.train):
         raise InputError(f"batch_size {cfg.batch_size} is larger than the training set of {len(data.train)} images")
     for name in ("train", "val"):
@@ -87,11 +93,11 @@ def check(data: ImageData, cfg: TrainConfig):
         if labels.min() < 0 or labels.max() >= data.num_classes:
             raise InputError(f"{name} has labels from {labels.min()} to {labels.max()}; with {data.num_classes} classes they go from 0 to {data.num_classes - 1}")
 
-# %% ../nbs/09_training.ipynb #4c44dddb
+# %% ../nbs/09_training.ipynb #92f3c324
 class Trainer:
     "A run in progress: the model, what optimises it, and how far it has come."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
-        check(data, cfg)
+        check(model, data, cfg)
         self.device = pick_device(cfg.device)
         self.cfg = replace(cfg, amp=choose_amp(cfg.amp, self.device))
         self.model, self.data = model.to(self.device), data
@@ -174,7 +180,10 @@ class Trainer:
                 "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []}
 
     def load_state_dict(self, state: dict):
-        "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape."
+        "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
+        for name, value in asdict(self.cfg).items():
+            if state["train"].get(name) != value and name not in ("device", "amp"):
+                raise InputError(f"the run was started with {name} {state['train'].get(name)}, not {value}; a resumed run keeps its configuration")
         load_weights(self.model, state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
@@ -195,16 +204,16 @@ class Run:
     test: dict | None        # the same on the test split, read once
     folder: Path | None
 
-# %% ../nbs/09_training.ipynb #df5ac543
+# %% ../nbs/09_training.ipynb #c2625397
 def save_progress(trainer: Trainer, folder: Path):
     "last.pt always; best.pt and the history when an epoch has ended."
     save_whole(folder/"last.pt", trainer.state_dict())
     if trainer.history and trainer.batch == 0:
         write_history(folder, trainer.history)
-        if trainer.best["epoch"] == trainer.epoch:
+        if trainer.best["epoch"] == trainer.epoch or not (folder/"best.pt").exists():
             save_whole(folder/"best.pt", {**trainer.state_dict(), "model": trainer.best["model"]})
 
-# %% ../nbs/09_training.ipynb #ef069f34
+# %% ../nbs/09_training.ipynb #688b1cd6
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
     trainer.model.load_state_dict(trainer.best["model"])
@@ -212,11 +221,13 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     val = evaluate(trainer.model, data.val, data, amp=amp)
     tested = evaluate(trainer.model, data.test, data, amp=amp) if test and data.test is not None else None
     if folder:
-        save_file(trainer.best["model"], str(folder/"model.safetensors"))
+        save_progress(trainer, folder)    # once more: a kill may have come between its files
         write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
+        save_file(trainer.best["model"], str(folder/"model.tmp"))
+        (folder/"model.tmp").replace(folder/"model.safetensors")    # last: its presence says that the run is finished
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
-# %% ../nbs/09_training.ipynb #537248d1
+# %% ../nbs/09_training.ipynb #c00e9358
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
         cfg: TrainConfig = TrainConfig(),
@@ -226,12 +237,15 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
         quiet: bool = False,
        ) -> Run:
     "Train, keep the weights with the best validation accuracy, read the test images once. Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."
+    if resume and out is None:
+        raise InputError("resume=True needs out, the run's folder")
     trainer = Trainer(model, data, cfg)
     folder = None if out is None else Path(out) if resume else new_run_folder(out)
     if resume:
         trainer.load_state_dict(load_checkpoint(folder/"last.pt"))
     elif folder:
         write_config(folder, model, trainer.cfg, data)
+        save_progress(trainer, folder)
     progress = Progress(trainer.epoch, cfg.epochs, quiet)
     with interrupts() as asked:
         for _ in progress.epochs():
