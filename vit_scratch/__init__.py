@@ -5,7 +5,8 @@ from vit_scratch.core import InputError
 from vit_scratch.data import ImageData, load_data, normalize
 from vit_scratch.maps import attention_maps, show_attention
 from vit_scratch.runs import load_run
-from vit_scratch.training import TrainConfig, fit
+from vit_scratch.settings import TrainConfig
+from vit_scratch.training import fit
 from vit_scratch.vit import ViT, ViTConfig, preset
 
 __all__ = ["ImageData", "InputError", "TrainConfig", "ViT", "ViTConfig", "attention_maps", "fit", "load_data", "load_run", "normalize", "preset", "show_attention"]

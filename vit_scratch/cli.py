@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'DATA_OPTIONS', 'Parser', 'check_text', 'find_recipe', 'recipe_for', 'train_parser', 'build_parser',
            'train', 'run_command', 'main']
 
-# %% ../nbs/41_cli.ipynb #5574ce2a
+# %% ../nbs/41_cli.ipynb #231a2fb1
 import argparse, sys
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from .core import InputError, package_folder
 from .runs import attend_files, evaluate_run, predict_files, resume_run, train_run
-from .training import TrainConfig
+from .settings import TrainConfig
 from .vit import ViTConfig
 
 # %% ../nbs/41_cli.ipynb #e91e75e1

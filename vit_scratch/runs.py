@@ -6,7 +6,7 @@
 __all__ = ['next_folder', 'train_run', 'resume_run', 'run_fit', 'summary', 'LoadedRun', 'read_config', 'same_data', 'load_run',
            'predict_files', 'attend_files', 'evaluate_run']
 
-# %% ../nbs/40_runs.ipynb #86076a77
+# %% ../nbs/40_runs.ipynb #03b4834c
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from .core import InputError, count_params, pick_device, set_seed
 from .data import ImageData, load_data, normalize, read_image
 from .maps import show_attention
 from .evaluation import evaluate
-from .training import Run, TrainConfig, check, fit
+from .settings import TrainConfig, check
+from .training import Run, fit
 from .vit import ViT, ViTConfig
 
 # %% ../nbs/40_runs.ipynb #a1fe1543
