@@ -26,10 +26,10 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
 # %% ../nbs/03_attention.ipynb #7aa7c571
 PLAIN_UP_TO = 256   # tokens; measured in this chapter
 
-# %% ../nbs/03_attention.ipynb #57e66597
+# %% ../nbs/03_attention.ipynb #24851b9b
 def plain_is_faster(q: Tensor,  # queries (B, h, T, d)
                    ) -> bool:
-    "True where two matrix products beat the fused kernel: training with short sequences on a CPU."
+    "True where we take two matrix products instead of the fused kernel: training with short sequences on a CPU."
     return q.device.type == "cpu" and q.shape[-2] <= PLAIN_UP_TO and torch.is_grad_enabled()
 
 # %% ../nbs/03_attention.ipynb #796773db

@@ -16,17 +16,6 @@ from torch import Tensor, nn
 
 from .core import InputError
 
-# %% ../nbs/10_attention_maps.ipynb #b641e9fe-2
-from contextlib import contextmanager
-
-import matplotlib.pyplot as plt
-import torch
-import torch.nn.functional as F
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-
-from .core import InputError
-
 # %% ../nbs/10_attention_maps.ipynb #555bf09d
 @contextmanager
 def recording(model: nn.Module):
