@@ -6,7 +6,6 @@
 __all__ = ['check_divides', 'patchify', 'unpatchify', 'PatchEmbed']
 
 # %% ../nbs/01_patches.ipynb #9b83f53d
-import torch
 from torch import Tensor, nn
 
 from .core import InputError

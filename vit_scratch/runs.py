@@ -7,7 +7,7 @@ __all__ = ['next_folder', 'train_run', 'resume_run', 'run_fit', 'summary', 'Load
            'predict_files', 'attend_files', 'evaluate_run']
 
 # %% ../nbs/40_runs.ipynb #03b4834c
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -148,12 +148,13 @@ def save_progress(trainer: Trainer, folder: Path):
 # %% ../nbs/09_training.ipynb #688b1cd6
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
+    if folder:
+        save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
     trainer.model.load_state_dict(trainer.best["model"])
     data, amp = trainer.data, trainer.cfg.amp
     val = evaluate(trainer.model, data.val, data, amp=amp)
     tested = evaluate(trainer.model, data.test, data, amp=amp) if test and data.test is not None else None
     if folder:
-        save_progress(trainer, folder)    # once more: a kill may have come between its files
         write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
         save_file(trainer.best["model"], str(folder/"model.tmp"))
         (folder/"model.tmp").replace(folder/"model.safetensors")    # last: its presence says that the run is finished
