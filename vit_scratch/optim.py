@@ -18,14 +18,15 @@ def decays(name: str, p: Tensor) -> bool:
     "Weight decay is for matrices: not for biases, norms, positions or tokens."
     return p.ndim >= 2 and name.split(".")[-1] not in ("pos_embed", "cls_token", "reg_token")
 
-# %% ../nbs/08_optim.ipynb #703b5941
+# %% ../nbs/08_optim.ipynb #311c8de8
 def decay_groups(model: nn.Module,
                  weight_decay: float,
+                 decay_all: bool = False,
                 ) -> list[dict]:          # two groups for an optimizer
     "Split the trainable parameters into those that decay and those that do not."
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return [{"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0}]
+    named = [(decay_all or decays(n, p), p) for n, p in model.named_parameters() if p.requires_grad]
+    return [{"params": [p for decay, p in named if decay], "weight_decay": weight_decay},
+            {"params": [p for decay, p in named if not decay], "weight_decay": 0.0}]
 
 # %% ../nbs/08_optim.ipynb #39588434
 def warmup_cosine(step: int,              # 0 for the first step
@@ -45,27 +46,28 @@ def is_hidden_matrix(name: str, p: Tensor) -> bool:
     "What Muon is for: the matrices inside the blocks, not the embedding and not the head."
     return p.ndim == 2 and ".blocks." in f".{name}"
 
-# %% ../nbs/08_optim.ipynb #797b9d71
+# %% ../nbs/08_optim.ipynb #af896f4f
 def make_optimizers(model: nn.Module,
                     kind: str = "adamw",           # "adamw", "adam" or "muon"
                     lr: float = 1e-3,              # for AdamW and Adam
                     muon_lr: float = 0.02,         # for Muon's matrices
                     weight_decay: float = 0.05,
+                    decay_all: bool = False,       # biases, norms, positions and tokens, too
+                    beta2: float = 0.999,          # for AdamW and Adam
                    ) -> list[torch.optim.Optimizer]:
     "One optimizer, or Muon for the blocks' matrices [Muon] with AdamW for the rest."
-    if kind == "adam":    # the plain algorithm, without decay
-        return remember_lr([torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)])
-    if kind == "adamw":
-        return remember_lr([torch.optim.AdamW(decay_groups(model, weight_decay), lr)])
+    groups, betas = decay_groups(model, weight_decay, decay_all), (0.9, beta2)
+    if kind in ("adam", "adamw"):
+        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas)])
     if kind != "muon":
         raise InputError(f"unknown optimizer {kind!r}; there are adamw, adam, muon")
     matrices = {n: p for n, p in model.named_parameters() if p.requires_grad and is_hidden_matrix(n, p)}
     if not matrices:
         raise InputError("optimizer muon needs matrices in the model's `blocks`; this model has none, use adamw")
     chosen = {id(p) for p in matrices.values()}
-    rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in decay_groups(model, weight_decay)]
+    rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in groups]
     return remember_lr([torch.optim.Muon(list(matrices.values()), lr=muon_lr, weight_decay=weight_decay, momentum=0.95),
-                        torch.optim.AdamW(rest, lr)])
+                        torch.optim.AdamW(rest, lr, betas)])
 
 # %% ../nbs/08_optim.ipynb #cacb7f87
 def remember_lr(optimizers: list) -> list:
