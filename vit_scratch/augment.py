@@ -19,20 +19,22 @@ def mirror(x: Tensor,        # images (B, C, H, W)
     "Mirror the chosen images left to right."
     return torch.where(heads.to(x.device)[:, None, None, None], x.flip(-1), x)
 
-# %% ../nbs/07_augment.ipynb #f27589f9
+# %% ../nbs/07_augment.ipynb #07d663fd
 def shift_crop(x: Tensor,        # images (B, C, H, W)
-               top: Tensor,      # (B,) rows, 0 … 2·padding
-               left: Tensor,     # (B,) columns, 0 … 2·padding
+               top: Tensor,      # (B,) rows
+               left: Tensor,     # (B,) columns
                padding: int,     # pixels of zeros added on every side first
-              ) -> Tensor:       # (B, C, H, W)
+               size: int = 0,    # side of the window; 0 for the image's own height and width
+              ) -> Tensor:       # (B, C, H, W) or (B, C, size, size)
     "Pad every image, then cut each at its own place. Raises `InputError` for a place outside."
-    for name, place in (("top", top), ("left", left)):
-        if place.min() < 0 or place.max() > 2*padding:
-            raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {2*padding}")
     B, C, H, W = x.shape
+    height, width = (size, size) if size else (H, W)
+    for name, place, room in (("top", top, H - height), ("left", left, W - width)):
+        if place.min() < 0 or place.max() > room + 2*padding:
+            raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {room + 2*padding}")
     padded = F.pad(x, [padding]*4)
-    rows = (top[:, None] + torch.arange(H)).to(x.device)      # (B, H)
-    cols = (left[:, None] + torch.arange(W)).to(x.device)     # (B, W)
+    rows = (top[:, None] + torch.arange(height)).to(x.device)      # (B, height)
+    cols = (left[:, None] + torch.arange(width)).to(x.device)      # (B, width)
     image = torch.arange(B, device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)   # one gather
 

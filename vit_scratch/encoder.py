@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from .attention import Attention
 from .core import InputError
 
-# %% ../nbs/04_encoder.ipynb #cee09f69
+# %% ../nbs/04_encoder.ipynb #b973980f
 class Mlp(nn.Module):
     "Two linear layers with a GELU between, applied to each token alone [ViT, §3.1]."
     def __init__(self, dim: int,       # D
                  hidden_dim: int,      # usually 4·D
-                 drop: float = 0.0):   # dropout after each layer
+                 drop: float = 0.0,    # dropout after each layer
+                 act: str = "gelu"):   # or "relu"
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
+        self.act = {"gelu": nn.GELU, "relu": nn.ReLU}[act]()
         self.drop1 = nn.Dropout(drop)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop2 = nn.Dropout(drop)
@@ -52,23 +53,28 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-# %% ../nbs/04_encoder.ipynb #3513e5ec
+# %% ../nbs/04_encoder.ipynb #7d5433ac
 class Block(nn.Module):
-    "One pre-norm encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
+    "One encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
-                 proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0):
+                 proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0,
+                 mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True):
         super().__init__()
         scale = lambda: nn.Identity() if init_values is None else LayerScale(dim, init_values)
+        self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop)
         self.ls1 = scale()
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop if mlp_drop is None else mlp_drop, act)
         self.ls2 = scale()
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if not self.norm_first:     # the original transformer's order, which normalises the sums
+            x = self.norm1(x + self.drop_path1(self.ls1(self.attn(x, mask))))
+            return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
@@ -85,7 +91,7 @@ class Encoder(nn.Sequential):
 TORCH_NAMES = {"attn.qkv.weight": "self_attn.in_proj_weight", "attn.qkv.bias": "self_attn.in_proj_bias",
                "attn.proj.": "self_attn.out_proj.", "mlp.fc1.": "linear1.", "mlp.fc2.": "linear2."}
 
-# %% ../nbs/04_encoder.ipynb #0bf6a9a1
+# %% ../nbs/04_encoder.ipynb #fdce4ba6
 def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
     "The same encoder as an `nn.TransformerEncoder`, weights and dropout rates carried over. Raises `InputError` for what torch's layer lacks."
     first = blocks[0]
@@ -95,8 +101,9 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
              "attn_drop other than proj_drop": first.attn.attn_drop.p != drop}.items() if there]
     if lacks:
         raise InputError(f"nn.TransformerEncoderLayer has no {', '.join(lacks)}")
-    layer = nn.TransformerEncoderLayer(D, first.attn.num_heads, first.mlp.fc1.out_features, drop, F.gelu,
-                                       layer_norm_eps=1e-6, batch_first=True, norm_first=True)
+    act = F.gelu if isinstance(first.mlp.act, nn.GELU) else F.relu
+    layer = nn.TransformerEncoderLayer(D, first.attn.num_heads, first.mlp.fc1.out_features, drop, act,
+                                       layer_norm_eps=1e-6, batch_first=True, norm_first=first.norm_first)
     encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False)
     state = {f"layers.{key}": value for key, value in blocks.state_dict().items()}
     for ours, theirs in TORCH_NAMES.items():
@@ -104,14 +111,15 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
     encoder.load_state_dict(state)
     return encoder.train(blocks.training)
 
-# %% ../nbs/04_encoder.ipynb #847e5e03
+# %% ../nbs/04_encoder.ipynb #d3cab92c
 def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
-    "The same encoder as our blocks, weights carried over. Raises `InputError` for a post-norm or ReLU encoder."
+    "The same encoder as our blocks, weights carried over. Raises `InputError` for an activation that is neither GELU nor ReLU."
     first = encoder.layers[0]
-    if not first.norm_first or first.activation not in (F.gelu,) and not isinstance(first.activation, nn.GELU):
-        raise InputError("only a pre-norm GELU encoder (norm_first=True, activation='gelu') has the shape of our blocks")
+    act = "gelu" if first.activation is F.gelu or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu or isinstance(first.activation, nn.ReLU) else None
+    if act is None:
+        raise InputError(f"the encoder's activation is {first.activation}; blocks have gelu or relu")
     D, drop = first.linear1.in_features, first.dropout.p
-    blocks = Encoder(*(Block(D, first.self_attn.num_heads, first.linear1.out_features / D, proj_drop=drop, attn_drop=drop)
+    blocks = Encoder(*(Block(D, first.self_attn.num_heads, first.linear1.out_features / D, proj_drop=drop, attn_drop=drop, act=act, norm_first=first.norm_first)
                        for _ in encoder.layers))
     state = {key.removeprefix("layers."): value for key, value in encoder.state_dict().items()}
     for ours, theirs in TORCH_NAMES.items():

@@ -55,13 +55,14 @@ def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in p
             x[rows] = operation(x[rows], strength[drew])
     return x
 
-# %% ../nbs/07d_policy.ipynb #a115ef6f
+# %% ../nbs/07d_policy.ipynb #caa93b20
 @dataclass(frozen=True)
 class AugmentConfig:
     """What happens to a training batch. Validates itself.
 
     Args:
         crop_padding: pixels of the random crop; 0 for none
+        crop_size: side of the random crop, in pixels; 0 for the image's own
         flip: mirror images at random
         rotation: largest angle of a random rotation, in degrees
         brightness: largest change of brightness, as a share
@@ -76,6 +77,7 @@ class AugmentConfig:
         mix_prob: chance that an image is mixed, where mixup or cutmix is on
     """
     crop_padding: int = 4
+    crop_size: int = 0
     flip: bool = True
     rotation: float = 0.0
     brightness: float = 0.0
@@ -96,7 +98,7 @@ class AugmentConfig:
             if not 0 <= value <= top:
                 raise InputError(f"{name} is {value}; it must be at least 0" + (f" and at most {top}" if name in largest else ""))
 
-# %% ../nbs/07d_policy.ipynb #88ab6c2b
+# %% ../nbs/07d_policy.ipynb #cc32f2be
 def draw(cfg: AugmentConfig,
          n: int,                         # images in the batch
          height: int, width: int,        # of an image, in pixels
@@ -106,8 +108,10 @@ def draw(cfg: AugmentConfig,
     random = lambda *shape: torch.rand(n, *shape, generator=generator)
     colour = torch.tensor([cfg.brightness, cfg.contrast, cfg.saturation])
     draws = {}
-    if cfg.crop_padding:
-        draws["place"] = torch.randint(2*cfg.crop_padding + 1, (n, 2), generator=generator)      # row and column of the crop
+    room = 2*cfg.crop_padding + (height - cfg.crop_size if cfg.crop_size else 0)
+    if room:
+        draws["place"] = torch.randint(room + 1, (n, 2), generator=generator)                    # row and column of the crop
+    height, width = (cfg.crop_size or side for side in (height, width))
     if cfg.flip:
         draws["heads"] = random() < 0.5
     if cfg.rotation:
@@ -125,15 +129,16 @@ def draw(cfg: AugmentConfig,
         draws["share"], draws["pasted"] = mixing_draws(n, height, width, generator, cfg.mixup, cfg.cutmix, cfg.mix_prob)
     return draws
 
-# %% ../nbs/07d_policy.ipynb #935aabbf
+# %% ../nbs/07d_policy.ipynb #9399375a
 def move(x: Tensor, draws: dict, cfg: AugmentConfig) -> Tensor:   # images (B, C, H, W), uint8 or float
     "Crop, flip, rotation and RandAugment's moves: by indexing where nothing turns, else in one look-up."
-    if "angle" not in draws and "op" not in draws:
-        if "place" in draws:
-            x = shift_crop(x, *draws["place"].unbind(1), cfg.crop_padding)
+    turns = "angle" in draws or "op" in draws
+    if "place" in draws and (cfg.crop_size or not turns):
+        x = shift_crop(x, *draws["place"].unbind(1), cfg.crop_padding, cfg.crop_size)
+    if not turns:
         return mirror(x, draws["heads"]) if "heads" in draws else x
     chain = [translation(0, 0)]
-    if "place" in draws:
+    if "place" in draws and not cfg.crop_size:
         down, right = (cfg.crop_padding - draws["place"]).unbind(1)
         chain.append(translation(right, down))
     if "heads" in draws:

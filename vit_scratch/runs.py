@@ -37,12 +37,12 @@ def next_folder(name: str) -> Path:
         n += 1
     return folder
 
-# %% ../nbs/40_runs.ipynb #cf4c5a29
+# %% ../nbs/40_runs.ipynb #c3ccdb30
 def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> Run:
     "Load the data, build the model to match it, train, and draw the attention picture."
     join(cfg.device)
     data = load_data(**data_args)
-    model_cfg = ViTConfig(**{**model_args, "img_size": data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes})
+    model_cfg = ViTConfig(**{**model_args, "img_size": cfg.crop_size or data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes})
     set_seed(cfg.seed)
     out = from_first(next_folder(Path(data_args["name"]).resolve().name) if out is None else Path(out))
     return run_fit(ViT(model_cfg), data, cfg, out, False)
@@ -56,7 +56,7 @@ def resume_run(out) -> Run:
         raise InputError(f"the run in {out} is finished; nothing to resume")
     return run_fit(ViT(ViTConfig(**config["model"])), same_data(config), TrainConfig(**config["train"]), Path(out), True)
 
-# %% ../nbs/40_runs.ipynb #aff52795
+# %% ../nbs/40_runs.ipynb #3b11cd4f
 def describe(model: ViT, data: ImageData, cfg: TrainConfig, out: Path) -> str:
     "What is about to be trained, in three lines."
     c, test = model.cfg, 0 if data.test is None else len(data.test)
@@ -83,7 +83,7 @@ def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bo
         raise
     if first:
         print(summary(run), flush=True)
-        picture = data.val[:1].images
+        picture = data.val[:1].images if model.cfg.img_size == data.img_size else data.val[:1].centre(model.cfg.img_size).images
         figure = show_attention(model, normalize(picture, data.mean, data.std), picture=picture[0])
         figure.savefig(out/"attention.png", dpi=110)
         plt.close(figure)
@@ -184,7 +184,7 @@ def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Pa
         plt.close(figure)
     return written
 
-# %% ../nbs/40_runs.ipynb #c50d70da
+# %% ../nbs/40_runs.ipynb #4557eb92
 def evaluate_run(folder, split: str = "val", device: str = "auto") -> str:
     "A table of loss, accuracy and accuracy per class on one of the run's splits."
     run = load_run(folder, device)
@@ -192,6 +192,8 @@ def evaluate_run(folder, split: str = "val", device: str = "auto") -> str:
     part = {"train": data.train, "val": data.val, "test": data.test}.get(split)
     if part is None:
         raise InputError(f"no split {split!r} in {data.name}; there are train, val{', test' if data.test else ''}")
+    if run.model.cfg.img_size != data.img_size:
+        part = part.centre(run.model.cfg.img_size)     # trained on crops
     scores = evaluate(run.model, part, data, amp=run.config["train"]["amp"])
     lines = [f"{split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}"]
     return "\n".join(lines + [f"  {name:20} {'no images' if a is None else format(a, '7.2%')}" for name, a in zip(run.classes, scores["per_class"])])

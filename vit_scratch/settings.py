@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['TrainConfig', 'check']
 
-# %% ../nbs/08d_settings.ipynb #5674c6be
+# %% ../nbs/08d_settings.ipynb #5f7d1daf
 from dataclasses import dataclass
 
 from torch import nn
 
 from .core import InputError
 from .policy import AugmentConfig
-from .splits import ImageData
+from .splits import ImageData, Split
 from .stopping import BETTER
 
-# %% ../nbs/08d_settings.ipynb #ebfb5678
+# %% ../nbs/08d_settings.ipynb #db569ef3
 @dataclass(frozen=True)
 class TrainConfig(AugmentConfig):
     """How to train, and how to augment. Validates itself; travels inside checkpoints.
@@ -47,6 +47,7 @@ class TrainConfig(AugmentConfig):
         seed: initialises weights, the order of images, their augmentation and dropout
         device: "auto", "cpu", "cuda" or "mps"
         crop_padding: pixels of the random crop; 0 for none
+        crop_size: side of the random crop, in pixels; 0 for the image's own
         flip: mirror images at random
         rotation: largest angle of a random rotation, in degrees
         brightness: largest change of brightness, as a share
@@ -105,13 +106,18 @@ class TrainConfig(AugmentConfig):
         if self.warmup_epochs >= (self.schedule_epochs or self.epochs):
             raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.schedule_epochs or self.epochs} epochs")
 
-# %% ../nbs/08d_settings.ipynb #36b60b4e
+# %% ../nbs/08d_settings.ipynb #3c3c9a28
 def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 1):
     "Refuse before the first step what could not end well. Raises `InputError`."
     for name in ("img_size", "in_chans", "num_classes"):
         built_for = getattr(getattr(model, "cfg", None), name, None)
-        if built_for is not None and built_for != getattr(data, name):
-            raise InputError(f"the model was built for {name} {built_for}, {data.name} has {getattr(data, name)}")
+        given = cfg.crop_size if name == "img_size" and cfg.crop_size else getattr(data, name)
+        if built_for is not None and built_for != given:
+            raise InputError(f"the model was built for {name} {built_for}, {data.name} has {getattr(data, name)}" + (f", cropped to {given}" if given != getattr(data, name) else ""))
+    if cfg.crop_size not in (0, data.img_size) and not isinstance(data.train, Split):
+        raise InputError(f"crop_size {cfg.crop_size} needs images in memory; raise memory_share, or bring the images to that size with img_size")
+    if cfg.crop_size > data.img_size:
+        raise InputError(f"crop_size {cfg.crop_size} is larger than the images of {data.img_size} pixels")
     for name in ("train", "val", "test"):
         split = getattr(data, name)
         if split is None and name == "test":

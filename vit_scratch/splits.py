@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .core import InputError
 
-# %% ../nbs/06_data.ipynb #efb3ef62
+# %% ../nbs/06_data.ipynb #b3f8c9b0
 @dataclass(frozen=True)
 class Split:
     "Images with their labels, all in memory."
@@ -36,6 +36,11 @@ class Split:
     def to(self, device) -> "Split":
         "The same images on another device."
         return self.each(lambda t: t.to(device))
+
+    def centre(self, size: int) -> "Split":
+        "The middle of each image, `size` pixels wide and high; for models that were trained on crops."
+        top, left = ((side - size) // 2 for side in self.images.shape[-2:])
+        return Split(self.images[..., top:top + size, left:left + size], self.labels)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -94,7 +94,7 @@ class Steps:
         self.loss_sum = self.loss_sum + loss.detach()
         self.batch += 1
 
-# %% ../nbs/09_training.ipynb #d07d7ad5
+# %% ../nbs/09_training.ipynb #e52698ee
 class Trainer(Steps):
     "A run in progress: epochs of steps, validation, and all that a checkpoint must hold."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -138,6 +138,11 @@ class Trainer(Steps):
                 save()
         self.seconds = before + time.perf_counter() - start
 
+    def evaluate(self, split) -> dict:
+        "`evaluate` with the measured weights; of images that are larger than the training's crops, the middle."
+        split = split.centre(self.cfg.crop_size) if self.cfg.crop_size not in (0, split.shape[-1]) else split
+        return evaluate(self.measured, split, self.data, amp=self.cfg.amp)
+
     def validation(self) -> dict:
         "`evaluate` on the validation images: as they are, or augmented where a published mistake is repeated on purpose."
         val, cfg = self.data.val, self.cfg
@@ -145,7 +150,7 @@ class Trainer(Steps):
             drawn = draw(cfg, len(val), *val.shape[1:], self.draws(self.epoch, self.steps_per_epoch))
             images = augment(val.images, drawn, cfg, self.data.mean)
             val = Split(to_bytes(images) if images.is_floating_point() else images, val.labels)
-        return evaluate(self.measured, val, self.data, amp=cfg.amp)
+        return self.evaluate(val)
 
     def finish_epoch(self) -> dict:
         "Validate, add a row to the history, and move on to the next epoch."

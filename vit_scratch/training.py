@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'save_progress', 'finish', 'explained', 'run_epochs', 'fit']
 
-# %% ../nbs/09e_fit.ipynb #bfe0d5ce
+# %% ../nbs/09e_fit.ipynb #86992230
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from .amp import autocast
 from .checkpoint import load_last, new_run_folder, not_written, save_whole, write_config, write_history, write_result
 from .core import InputError
 from .distributed import from_first, is_lost_peer, join, rank, world_size
-from .evaluation import evaluate
 from .faults import bad_weight, batch_that_fits, is_out_of_memory
 from .progress import EventLog, Progress, interrupts
 from .settings import TrainConfig
@@ -48,14 +47,15 @@ def save_progress(trainer: Trainer, folder: Path | None):
         if trainer.best["epoch"] == trainer.epoch or not (folder/"best.pt").exists():
             save_whole(folder/"best.pt", {**trainer.state_dict(), "model": trainer.best["model"]})
 
-# %% ../nbs/09e_fit.ipynb #cfddab3f
+# %% ../nbs/09e_fit.ipynb #aa098319
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
     save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
-    trainer.model.load_state_dict(trainer.best["model"])
-    data, amp = trainer.data, trainer.cfg.amp
-    val = evaluate(trainer.model, data.val, data, amp=amp)
-    tested = evaluate(trainer.model, data.test, data, amp=amp) if test and data.test is not None else None
+    data = trainer.data
+    for model in {trainer.model, trainer.measured}:
+        model.load_state_dict(trainer.best["model"])
+    val = trainer.evaluate(data.val)
+    tested = trainer.evaluate(data.test) if test and data.test is not None else None
     if folder and rank() == 0:
         try:
             write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
