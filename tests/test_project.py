@@ -65,8 +65,10 @@ def test_readme_is_the_index():
 def test_results_say_where_they_come_from():
     for path in (ROOT / "results").glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("dataset", "config", "seed", "environment", "seconds", "images_seen", "history"):
+        of_a_run = ("dataset", "config", "seed", "seconds", "images_seen", "history") if "history" in result else ()
+        for key in ("environment", *of_a_run):
             assert key in result, f"{path.name} lacks {key}"
+        assert result["environment"]["commit"], f"{path.name} does not say which commit wrote it"
 
 
 def test_modules_stay_small():

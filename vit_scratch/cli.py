@@ -21,11 +21,11 @@ from .runs import attend_files, evaluate_run, predict_files, resume_run, train_r
 from .settings import TrainConfig
 from .vit import ViTConfig
 
-# %% ../nbs/41_cli.ipynb #e91e75e1
+# %% ../nbs/41_cli.ipynb #4f50fc7a
 class Parser(ArgumentParser):
     "A parser that answers a mistake with one line and exit code 2, and takes no option by half its name."
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, allow_abbrev=False, print_config=None, **kwargs)    # we have a --print_config of our own
 
     def error(self, message, ex=None):
         print(f"vit_scratch: {' '.join(str(message).split())}", file=sys.stderr)
@@ -127,10 +127,10 @@ def build_parser(argv: list[str]) -> Parser:
         commands.add_subcommand(name, p, help=what)
     return parser
 
-# %% ../nbs/41_cli.ipynb #b1c9ff71
+# %% ../nbs/41_cli.ipynb #689624bf
 def train(args, argv: list[str]):
     "`vit_scratch train`"
-    options = {name: value for name, value in vars(args).items() if name not in ("recipe", "out", "resume", "print_config")}
+    options = {name: value for name, value in vars(args).items() if name not in ("recipe", "out", "resume", "print_config") and not name.startswith("_")}
     if args.resume:
         given = [word.split("=")[0] for word in argv if word.startswith("--") and word.split("=")[0] not in ("--resume", "--out")]
         if given or args.out is None:

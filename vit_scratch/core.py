@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['InputError', 'must_fail', 'set_seed', 'pick_device', 'count_params', 'show_images', 'show_tensor', 'package_folder',
-           'processor', 'environment', 'write_json', 'load_result']
+           'usable_cores', 'processor', 'environment', 'write_json', 'load_result']
 
 # %% ../nbs/00_core.ipynb #0168ae6a
 import importlib.util, json, os, platform, random, shutil, subprocess
@@ -99,10 +99,14 @@ def show_tensor(x: Tensor,             # (rows, columns)
     ax.set_title(title, fontsize=10)
     return ax
 
-# %% ../nbs/00_core.ipynb #3428c222
+# %% ../nbs/00_core.ipynb #99607915
 def package_folder() -> Path:
     "Where the installed package, or the checkout's, lies."
     return Path(importlib.util.find_spec("vit_scratch").origin).parent
+
+def usable_cores() -> int:
+    "How many processor cores this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 def processor() -> str:
     "The processor's name and the number of cores this process may use."
@@ -110,8 +114,7 @@ def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         name = next((l.split(":", 1)[1].strip() for l in cpuinfo.read_text().splitlines() if l.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{name}, {usable_cores()} core{'s' * (usable_cores() > 1)}"
 
 # %% ../nbs/00_core.ipynb #5fd4b11e
 def environment() -> dict:

@@ -7,7 +7,7 @@ __all__ = ['SPLIT_NAMES', 'IMAGE_SUFFIXES', 'to_rgb', 'read_image', 'folder_clas
            'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process', 'FileSplit', 'memory', 'fits', 'keep',
            'finish', 'load_folder']
 
-# %% ../nbs/06c_files.ipynb #1c6d91d6
+# %% ../nbs/06c_files.ipynb #84f08997
 import os, signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .core import InputError
+from .core import InputError, usable_cores
 from .splits import ImageData, Split, colour_stats, split_indices
 
 # %% ../nbs/06c_files.ipynb #9f343b82
@@ -100,7 +100,7 @@ class Parts:
 def leave_ctrl_c_to_the_main_process(worker: int):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# %% ../nbs/06c_files.ipynb #9dd484e6
+# %% ../nbs/06c_files.ipynb #b3f6b0f1
 class FileSplit:
     "Images that stay on disk, with their labels; hands out the same batches as a `Split`."
     def __init__(self, paths: list, labels: Tensor, img_size: int, workers: int = 2, boxes: Tensor | None = None):
@@ -132,9 +132,10 @@ class FileSplit:
     def read(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:   # indices of each batch
         "The batches with these indices, decoded by the workers ahead of time."
         if self.loader is None:
-            pinned, ahead = torch.cuda.is_available(), 4 if self.workers else None
-            self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(), num_workers=self.workers, pin_memory=pinned,
-                                     prefetch_factor=ahead, persistent_workers=self.workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process)
+            workers = min(self.workers, usable_cores())
+            self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(), num_workers=workers,
+                                     pin_memory=torch.cuda.is_available(), prefetch_factor=4 if workers else None,
+                                     persistent_workers=workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process)
         self.loader.batch_sampler.parts = [part.tolist() for part in parts]
         try:
             yield from self.loader
