@@ -35,7 +35,7 @@ def load_shapes(name: str, n: int, img_size: int) -> ImageData:
     train, val, test = (Split(*make_shapes(k, seed, img_size, hard=name == "shapes-hard")) for k, seed in ((n, 1), (2000, 2), (2000, 3)))
     return ImageData(name, list(SHAPES), train, val, test, *colour_stats(train.images))
 
-# %% ../nbs/06e_load_data.ipynb #e3be0cb4
+# %% ../nbs/06e_load_data.ipynb #7606dd3e
 BUILT_IN = ("shapes", "shapes-hard", "cifar10", "cifar100", "tiny-imagenet")
 NATIVE_SIZE = {"cifar10": 32, "cifar100": 32, "tiny-imagenet": 64}     # pixels; these are not resized
 
@@ -66,8 +66,9 @@ def load_data(name: str = "shapes",        # one of `BUILT_IN`, or a folder of i
     elif name in BUILT_IN:
         data = load_cifar(name, root, val_fraction, seed)
     else:
-        source["name"] = str(Path(name).resolve())    # found again from another folder
+        source["name"] = str(Path(name).resolve())
         data = load_folder(name, img_size, val_fraction, seed, memory_share, workers)
     if colours == "half":
         data = replace(data, mean=[0.5]*data.in_chans, std=[0.5]*data.in_chans)
+    source["root"] = str(Path(root).resolve())        # found again from another folder
     return replace(data, name=title or data.name, source=source)

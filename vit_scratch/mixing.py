@@ -31,14 +31,14 @@ def erase(x: Tensor,       # images (B, C, H, W), float
     "Paint each image's box in one colour."
     return torch.where(inside(boxes.to(x.device), *x.shape[-2:]), colour.to(x)[:, None, None], x)
 
-# %% ../nbs/07c_mixing.ipynb #5eb9b5f3
+# %% ../nbs/07c_mixing.ipynb #156a7715
 def erasing_boxes(n: int,
                   height: int,
                   width: int,
                   generator: torch.Generator,   # a CPU generator
                   p: float = 0.25,              # chance that an image is erased at all
                  ) -> Tensor:                   # (n, 4)
-    "A box for each image, empty where the coin says so [Random Erasing, Alg. 1]."
+    "A box for each image, empty where the coin says so [Random Erasing, Alg. 1, with torchvision's ranges]."
     area, ratio, down, across, coin = torch.rand(5, n, generator=generator)
     area = (0.02 + (0.33 - 0.02) * area) * height * width
     ratio = torch.exp(math.log(0.3) + (math.log(3.3) - math.log(0.3)) * ratio)      # as likely 2:1 as 1:2

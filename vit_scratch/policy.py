@@ -98,19 +98,21 @@ class AugmentConfig:
             if not 0 <= value <= top:
                 raise InputError(f"{name} is {value}; it must be at least 0" + (f" and at most {top}" if name in largest else ""))
 
-# %% ../nbs/07d_policy.ipynb #cc32f2be
+# %% ../nbs/07d_policy.ipynb #1723448c
 def draw(cfg: AugmentConfig,
          n: int,                         # images in the batch
          height: int, width: int,        # of an image, in pixels
          generator: torch.Generator,     # a CPU generator: the same state gives the same draws
         ) -> dict[str, Tensor]:          # each (n, …), on the CPU; only what `cfg` asks for
-    "All random numbers of a batch."
+    "All random numbers of a batch. Raises `InputError` for a crop larger than the padded images."
     random = lambda *shape: torch.rand(n, *shape, generator=generator)
     colour = torch.tensor([cfg.brightness, cfg.contrast, cfg.saturation])
     draws = {}
-    room = 2*cfg.crop_padding + (height - cfg.crop_size if cfg.crop_size else 0)
-    if room:
-        draws["place"] = torch.randint(room + 1, (n, 2), generator=generator)                    # row and column of the crop
+    if cfg.crop_padding or cfg.crop_size:                                                        # row and column of the crop
+        rooms = [side + 2*cfg.crop_padding - (cfg.crop_size or side) for side in (height, width)]
+        if min(rooms) < 0:
+            raise InputError(f"crop_size {cfg.crop_size} is larger than images of {height}×{width} with crop_padding {cfg.crop_padding}")
+        draws["place"] = torch.stack([torch.randint(room + 1, (n,), generator=generator) for room in rooms], dim=1)
     height, width = (cfg.crop_size or side for side in (height, width))
     if cfg.flip:
         draws["heads"] = random() < 0.5
@@ -149,7 +151,7 @@ def move(x: Tensor, draws: dict, cfg: AugmentConfig) -> Tensor:   # images (B, C
         chain += [moves(op, strength, *x.shape[-2:]) for op, strength in zip(draws["op"].unbind(1), draws["strength"].unbind(1))]
     return warp(x, reduce(then, chain))
 
-# %% ../nbs/07d_policy.ipynb #fbfa4dfb
+# %% ../nbs/07d_policy.ipynb #cff09ec1
 def augment(x: Tensor,              # images (B, C, H, W), uint8, or float 0–1
             draws: dict[str, Tensor],
             cfg: AugmentConfig,
@@ -158,7 +160,7 @@ def augment(x: Tensor,              # images (B, C, H, W), uint8, or float 0–1
     "Everything a recipe does to single images. Raises `InputError` for colour steps on images that are not RGB."
     paints = [name for name in ("op", "colour", "turn") if name in draws]
     if paints and x.shape[1] != 3:
-        raise InputError(f"randaugment, saturation and hue are for RGB images; these have {x.shape[1]} channels")
+        raise InputError(f"brightness, contrast, saturation, hue and randaugment are for RGB images; these have {x.shape[1]} channels")
     if not x.is_floating_point() and (paints or "angle" in draws or "erased" in draws):
         x = x.float() / 255
     x = move(x, draws, cfg)

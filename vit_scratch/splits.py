@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .core import InputError
 
-# %% ../nbs/06_data.ipynb #b3f8c9b0
+# %% ../nbs/06_data.ipynb #67f2c14b
 @dataclass(frozen=True)
 class Split:
     "Images with their labels, all in memory."
@@ -39,8 +39,13 @@ class Split:
 
     def centre(self, size: int) -> "Split":
         "The middle of each image, `size` pixels wide and high; for models that were trained on crops."
-        top, left = ((side - size) // 2 for side in self.images.shape[-2:])
-        return Split(self.images[..., top:top + size, left:left + size], self.labels)
+        H, W = self.images.shape[-2:]
+        if size > min(H, W):
+            raise InputError(f"the middle {size} pixels of images of {H}×{W} were asked for")
+        top, left = (H - size) // 2, (W - size) // 2
+        cut = lambda t: None if t is None else t[..., top:top + size, left:left + size]
+        boxes = None if self.boxes is None else (self.boxes - torch.tensor([left, top, left, top])).clamp(0, size - 1)
+        return Split(cut(self.images), self.labels, cut(self.masks), boxes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,12 +98,13 @@ def normalize(images: Tensor,      # (B, C, H, W): uint8, or float 0–1
     mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (mean, std))
     return ((images if images.is_floating_point() else images.float() / 255) - mean) / std
 
-# %% ../nbs/06_data.ipynb #390d7f47
+# %% ../nbs/06_data.ipynb #2fbffba3
 def colour_stats(images: Tensor,   # (n, C, H, W) uint8
                 ) -> tuple[list[float], list[float]]:
     "Mean and deviation of pixel/255 per channel."
+    at_once = max(1, 2**23 // images[0].numel())      # images whose doubles take 64 MB
     sums = torch.stack([torch.stack([part.double().sum((0, 2, 3)), part.double().square().sum((0, 2, 3))])
-                        for part in images.split(4096)]).sum(0) / (images.numel() / images.shape[1])
+                        for part in images.cpu().split(at_once)]).sum(0) / (images.numel() / images.shape[1])
     mean, square = sums / torch.tensor([[255.0], [255.0**2]])
     return mean.tolist(), (square - mean**2).clamp(min=1e-8).sqrt().tolist()
 

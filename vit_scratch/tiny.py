@@ -6,20 +6,21 @@
 __all__ = ['URL', 'MD5', 'md5_of', 'fetch', 'download', 'unpack', 'read_table', 'read_train', 'read_val', 'class_names',
            'load_tiny_imagenet']
 
-# %% ../nbs/06d_tiny_imagenet.ipynb #8abf9911
-import hashlib, zipfile
+# %% ../nbs/06d_tiny_imagenet.ipynb #16f06829
+import hashlib, shutil, zipfile, zlib
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import torch
 from fastprogress.fastprogress import progress_bar
 
 from .core import InputError
-from .files import FileSplit, finish, fits, keep
+from .files import FileSplit, finish, fits
 from .splits import ImageData
 
-# %% ../nbs/06d_tiny_imagenet.ipynb #0a3eeeb6
+# %% ../nbs/06d_tiny_imagenet.ipynb #d2f2f54c
 def md5_of(path: Path) -> str:
     "The MD5 checksum of a file, read in pieces."
     digest = hashlib.md5(usedforsecurity=False)      # against broken lines, not against attackers
@@ -28,35 +29,46 @@ def md5_of(path: Path) -> str:
             digest.update(piece)
     return digest.hexdigest()
 
-def fetch(url: str, part: Path):
+def fetch(url: str, part: Path) -> int | None:   # the size that the whole file should have, if the server says so
     "Append what is missing of the file at `url` to `part`; from the start if the server cannot resume."
     have = part.stat().st_size if part.exists() else 0
     with urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=60) as answer:
         resumed = answer.status == 206
         rest = int(answer.headers.get("Content-Length", 0))
+        total = (have if resumed else 0) + rest if rest else None
         with open(part, "ab" if resumed else "wb") as f:
             pieces = range(-(-rest // (1 << 18)) or 1)
             for _ in progress_bar(pieces, leave=False):
                 f.write(answer.read(1 << 18))
             while piece := answer.read(1 << 18):     # where the server did not say how much there is
                 f.write(piece)
+    return total
 
 def download(url: str, path: Path, md5: str) -> Path:
     "Get a file once; go on where an earlier try broke off. Raises `InputError` if it cannot be had, or is not the file it should be."
-    part = path.with_name(path.name + ".part")
+    part, total = path.with_name(path.name + ".part"), None
     if path.exists():
+        if md5_of(path) != md5:
+            raise InputError(f"{path} has checksum {md5_of(path)}, not {md5}; it is another file: delete it, and it will be fetched anew")
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (part.exists() and md5_of(part) == md5):
-            fetch(url, part)
-    except (URLError, OSError) as error:
+            total = fetch(url, part)
+    except (OSError, HTTPException) as error:        # urllib's errors are OSErrors
+        if isinstance(error, HTTPError) and error.code == 416:       # nothing left to send, and still not the right file
+            part.unlink()
+            raise InputError(f"what had arrived of {url} was not that file; it was deleted, try again") from None
         raise InputError(f"cannot get {url}: {error}; what has arrived is kept in {part}, the next try goes on there") from None
-    if md5_of(part) != md5:
-        raise InputError(f"{part} has checksum {md5_of(part)}, not {md5}; delete it, or try again if the line broke")
-    return part.rename(path)
+    if md5_of(part) == md5:
+        return part.rename(path)
+    have = part.stat().st_size
+    if total is not None and have < total:
+        raise InputError(f"the line broke: {have:,} of {total:,} bytes of {url} have arrived; try again, it goes on there")
+    part.unlink()
+    raise InputError(f"{url} is not the file it should be (its checksum is not {md5}); it was deleted")
 
-# %% ../nbs/06d_tiny_imagenet.ipynb #cc84be62
+# %% ../nbs/06d_tiny_imagenet.ipynb #89f5cf9c
 def unpack(archive: Path, folder: Path):
     "Extract a zip file. Raises `InputError` if a name in it leads outside of `folder`, or if it is damaged."
     try:
@@ -65,7 +77,7 @@ def unpack(archive: Path, folder: Path):
                 if not (folder/name).resolve().is_relative_to(folder.resolve()):
                     raise InputError(f"{archive} holds {name!r}, which leads outside of {folder}; nothing was extracted")
             z.extractall(folder)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise InputError(f"cannot unpack {archive}: {error}") from None
 
 # %% ../nbs/06d_tiny_imagenet.ipynb #77072321
@@ -88,7 +100,7 @@ def read_val(folder: Path, wnids: list[str]) -> tuple[list, list, list]:
     rows = [(folder/"images"/name, label_of[wnid], box) for name, wnid, *box in read_table(folder/"val_annotations.txt")]
     return tuple(zip(*rows))
 
-# %% ../nbs/06d_tiny_imagenet.ipynb #088faea8
+# %% ../nbs/06d_tiny_imagenet.ipynb #8684845a
 def class_names(folder: Path, wnids: list[str]) -> list[str]:
     "The first word of each class's synonyms, made unique by the WordNet number where two share it."
     words = {wnid: names.split(",")[0].strip() for wnid, names, *_ in read_table(folder/"words.txt")}
@@ -99,12 +111,14 @@ def load_tiny_imagenet(root: str, val_fraction: float, seed: int, memory_share: 
     "Tiny ImageNet, downloaded on first use; the official val/ is `test`, and validation is held out from train/."
     folder = Path(root)/"tiny-imagenet-200"
     if not (folder/"wnids.txt").exists():
-        unpack(download(URL, Path(root)/"tiny-imagenet-200.zip", MD5), Path(root))
+        beside = Path(root)/"tiny-imagenet-200.unpacking"            # renamed when it is whole: an interrupted one is never taken for it
+        shutil.rmtree(beside, ignore_errors=True)
+        unpack(download(URL, Path(root)/"tiny-imagenet-200.zip", MD5), beside)
+        (beside/"tiny-imagenet-200").rename(folder)
+        beside.rmdir()
     wnids = sorted(row[0] for row in read_table(folder/"wnids.txt"))
     splits = []
     for paths, labels, boxes in (read_train(folder/"train", wnids), read_val(folder/"val", wnids)):
         numbers = torch.tensor([[int(v) for v in box] for box in boxes])
         splits.append(FileSplit(list(paths), torch.tensor(labels), 64, workers, numbers))
-    in_memory = fits(sum(map(len, splits)), 64, memory_share)
-    train, test = (keep(split, in_memory) for split in splits)
-    return finish("tiny-imagenet", class_names(folder, wnids), train, None, test, val_fraction, seed)
+    return finish("tiny-imagenet", class_names(folder, wnids), splits[0], None, splits[1], val_fraction, seed, fits(sum(map(len, splits)), 64, memory_share))
