@@ -1,3 +1,5 @@
+"python -m vit_scratch"
 from vit_scratch.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

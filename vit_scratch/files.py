@@ -109,7 +109,7 @@ class Parts:
 def leave_ctrl_c_to_the_main_process(worker: int):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# %% ../nbs/06c_files.ipynb #b3f6b0f1
+# %% ../nbs/06c_files.ipynb #0abeb68e
 class FileSplit:
     "Images that stay on disk, with their labels; hands out the same batches as a `Split`."
     def __init__(self, paths: list, labels: Tensor, img_size: int, workers: int = 2, boxes: Tensor | None = None):
@@ -144,7 +144,8 @@ class FileSplit:
             workers = min(self.workers, usable_cores())
             self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(), num_workers=workers,
                                      pin_memory=torch.cuda.is_available(), prefetch_factor=4 if workers else None,
-                                     persistent_workers=workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process)
+                                     persistent_workers=workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process,
+                                     generator=torch.Generator())    # or it would draw from the generator that dropout uses
         self.loader.batch_sampler.parts = [part.tolist() for part in parts]
         try:
             yield from self.loader

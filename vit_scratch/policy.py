@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPS', 'REPAINT', 'moves', 'one_factor', 'repaint', 'AugmentConfig', 'draw', 'move', 'augment']
 
-# %% ../nbs/07d_policy.ipynb #7429c9c4
+# %% ../nbs/07d_policy.ipynb #350744a0
 from dataclasses import dataclass
 from functools import reduce
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .augment import affine, flip, mirror, rotation, shift_crop, then, translation, warp
 from .colour import autocontrast, equalize, posterize, recolour, sharpen, shift_hue, solarize
-from .core import InputError
+from .core import InputError, check_types
 from .mixing import erase, erasing_boxes, mix, mixing_draws
 
 # %% ../nbs/07d_policy.ipynb #e51f4f89
@@ -55,7 +55,7 @@ def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in p
             x[rows] = operation(x[rows], strength[drew])
     return x
 
-# %% ../nbs/07d_policy.ipynb #caa93b20
+# %% ../nbs/07d_policy.ipynb #1cadd1e4
 @dataclass(frozen=True)
 class AugmentConfig:
     """What happens to a training batch. Validates itself.
@@ -92,6 +92,7 @@ class AugmentConfig:
     mix_prob: float = 1.0
 
     def __post_init__(self):
+        check_types(self)
         largest = dict(rotation=180, brightness=1, contrast=1, saturation=1, hue=0.5, magnitude=30, erasing=1, mix_prob=1)
         for name in AugmentConfig.__dataclass_fields__:
             value, top = getattr(self, name), largest.get(name, float("inf"))

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Progress', 'interrupts', 'EventLog']
 
-# %% ../nbs/09c_progress.ipynb #f18cca22
+# %% ../nbs/09c_progress.ipynb #50734c2a
 import io, signal, sys, threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fastprogress.fastprogress import IN_NOTEBOOK, master_bar, progress_bar
 
 from .core import InputError
 
-# %% ../nbs/09c_progress.ipynb #d2c7232a
+# %% ../nbs/09c_progress.ipynb #fa10bc12
 class Progress:
     "One bar an epoch where somebody watches (notebook or terminal); one plain line an epoch elsewhere."
     columns = {"epoch": "d", "train_loss": ".3f", "val_loss": ".3f", "val_accuracy": ".1%", "images_per_second": ".0f", "seconds": ".1f"}
@@ -28,6 +28,11 @@ class Progress:
         "The epochs left, under the outer bar."
         self.line([name.replace("_", " ") for name in self.columns])
         yield from self.master
+
+    def end(self):
+        "Draw the table for the last time, where the epochs end before their number is reached."
+        if self.bars:
+            self.master.on_iter_end()
 
     def batches(self, generator, total: int):
         "The batches of one epoch, under the inner bar."
@@ -56,10 +61,10 @@ class Progress:
                 self.master.graph_ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", xticks=epochs)
                 self.master.graph_out.update(self.master.graph_fig)
 
-# %% ../nbs/09c_progress.ipynb #728dcc13
+# %% ../nbs/09c_progress.ipynb #65ce5d3a
 @contextmanager
 def interrupts():
-    "While open, the first Ctrl-C is only noted, in the event this yields; a second one interrupts at once."
+    "While open, the first Ctrl-C (or SIGTERM) is only noted, in the event this yields; a second one interrupts at once."
     asked = threading.Event()
     def note(number, frame):
         if asked.is_set():
@@ -68,13 +73,14 @@ def interrupts():
     if threading.current_thread() is not threading.main_thread():   # only the main thread may handle signals
         yield asked
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-# %% ../nbs/09c_progress.ipynb #6b374672
+# %% ../nbs/09c_progress.ipynb #dc74eb18
 class EventLog:
     "TensorBoard's event file, a scalar for each column and epoch; nothing where no folder is given. Raises `InputError` if it cannot be written."
     def __init__(self, folder: str, start: int = 0):   # epochs done so far
@@ -95,9 +101,13 @@ class EventLog:
             for name, value in row.items():
                 if name != "epoch":
                     self.writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train_", "val_")) else name, value, row["epoch"])
-            self.writer.flush()
+            try:
+                self.writer.flush()
+            except OSError as error:
+                raise InputError(f"cannot write events into {self.writer.log_dir}: {error.strerror}; the run itself is saved, go on with --resume --log_dir elsewhere") from None
 
     def __enter__(self): return self
     def __exit__(self, *error):
         if self.writer:
-            self.writer.close()
+            with suppress(OSError):
+                self.writer.close()

@@ -6,8 +6,8 @@
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'read_config', 'same_data',
            'load_run', 'predict_files', 'attend_files', 'evaluate_run']
 
-# %% ../nbs/40_runs.ipynb #48b8eb58
-from dataclasses import dataclass
+# %% ../nbs/40_runs.ipynb #c7fbeecc
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from torch import Tensor
 from .checkpoint import load_weights, new_run_folder
 from .core import InputError, count_params, pick_device, set_seed
 from .data import load_data
-from .distributed import from_first, join, rank, world_size
+from .distributed import first_alone, from_first, join, rank, world_size
 from .files import FileSplit, read_image
 from .maps import show_attention
 from .evaluation import evaluate
@@ -37,20 +37,24 @@ def next_folder(name: str) -> Path:
         n += 1
     return folder
 
-# %% ../nbs/40_runs.ipynb #c3ccdb30
+# %% ../nbs/40_runs.ipynb #41a84ef0
 def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> Run:
     "Load the data, build the model to match it, train, and draw the attention picture."
     join(cfg.device)
-    data = load_data(**data_args)
+    cfg = replace(cfg, log_dir=str(Path(cfg.log_dir).resolve()) if cfg.log_dir else "")
+    with first_alone():
+        data = load_data(**data_args)
     model_cfg = ViTConfig(**{**model_args, "img_size": cfg.crop_size or data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes})
     set_seed(cfg.seed)
     out = from_first(next_folder(Path(data_args["name"]).resolve().name) if out is None else Path(out))
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
-# %% ../nbs/40_runs.ipynb #430c00a8
-def resume_run(out) -> Run:
+# %% ../nbs/40_runs.ipynb #41222647
+def resume_run(out, **changes) -> Run:   # changes: what may differ: device, log_dir, save_every, workers, memory_share
     "Go on with an interrupted run, with the configuration it was started with, in any number of processes."
     config = read_config(out)
+    for part in (config["train"], config["data"]["source"]):
+        part.update({name: value for name, value in changes.items() if name in part})
     join(config["train"]["device"])
     if (Path(out)/"model.safetensors").exists():
         raise InputError(f"the run in {out} is finished; nothing to resume")

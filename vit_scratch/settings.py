@@ -106,7 +106,7 @@ class TrainConfig(AugmentConfig):
         if self.warmup_epochs >= (self.schedule_epochs or self.epochs):
             raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.schedule_epochs or self.epochs} epochs")
 
-# %% ../nbs/08d_settings.ipynb #3c3c9a28
+# %% ../nbs/08d_settings.ipynb #66b6fd13
 def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 1):
     "Refuse before the first step what could not end well. Raises `InputError`."
     for name in ("img_size", "in_chans", "num_classes"):
@@ -128,5 +128,5 @@ def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 
             raise InputError(f"{name} has labels from {split.labels.min()} to {split.labels.max()}; with {data.num_classes} classes they go from 0 to {data.num_classes - 1}")
     if cfg.batch_size > len(data.train):
         raise InputError(f"batch_size {cfg.batch_size} is larger than the training set of {len(data.train)} images")
-    if cfg.batch_size % processes:
-        raise InputError(f"batch_size {cfg.batch_size} cannot be shared evenly by {processes} processes")
+    if cfg.batch_size % processes or processes > 1 and (cfg.mixup or cfg.cutmix) and cfg.batch_size // processes % 2:
+        raise InputError(f"batch_size {cfg.batch_size} cannot be shared evenly by {processes} processes" + (", in pairs of images to mix" if cfg.mixup or cfg.cutmix else ""))

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['BETTER', 'EarlyStopping']
 
-# %% ../nbs/08f_stopping.ipynb #825f7c12
+# %% ../nbs/08f_stopping.ipynb #cafba4c1
+import math
+
 from .core import InputError
 
-# %% ../nbs/08f_stopping.ipynb #b078ed3b
+# %% ../nbs/08f_stopping.ipynb #a303ccac
 BETTER = {"val_accuracy": 1, "val_loss": -1}     # which direction is progress
 
 class EarlyStopping:
@@ -25,9 +27,9 @@ class EarlyStopping:
 
     def update(self, value: float):
         "Take note of an epoch's value."
-        if self.best is None or self.sign * (value - self.best) > self.min_delta:
+        if math.isfinite(value) and (self.best is None or self.sign * (value - self.best) > self.min_delta):
             self.best, self.waited = value, 0
-        else:
+        else:                        # a loss that is not a number is no progress, and nothing to compare with
             self.waited += 1
 
     @property

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Steps', 'Trainer']
 
-# %% ../nbs/09_training.ipynb #2eb085db
-import time
+# %% ../nbs/09_training.ipynb #0ece5880
+import math, time
 from dataclasses import asdict, replace
 
 import torch
@@ -17,7 +17,7 @@ from .amp import autocast, choose_amp
 from .checkpoint import load_weights, random_states, set_random_states
 from .colour import to_bytes
 from .core import InputError
-from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, world_size
+from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_buffers, world_size
 from .ema import EMA
 from .evaluation import evaluate
 from .faults import LossWatch
@@ -29,7 +29,7 @@ from .settings import TrainConfig, check
 from .splits import ImageData, Split, batches, normalize
 from .stopping import BETTER, EarlyStopping
 
-# %% ../nbs/09_training.ipynb #a15a0a52
+# %% ../nbs/09_training.ipynb #10698324
 class Steps:
     "A model, what optimises it, and the place in the run it has come to."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -83,18 +83,18 @@ class Steps:
         self.scaler.scale(loss).backward()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        if cfg.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_grad)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_grad or float("inf"))
+        if not self.scaler.is_enabled() or length.isfinite():      # an overflow in fp16 skips all optimizers, not one of two
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+            if self.ema:
+                self.ema.update(self.model)
         self.scaler.update()
-        if self.ema:
-            self.ema.update(self.model)
         self.watch.update(loss.detach(), now)
         self.loss_sum = self.loss_sum + loss.detach()
         self.batch += 1
 
-# %% ../nbs/09_training.ipynb #e52698ee
+# %% ../nbs/09_training.ipynb #66c9a961
 class Trainer(Steps):
     "A run in progress: epochs of steps, validation, and all that a checkpoint must hold."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -113,13 +113,15 @@ class Trainer(Steps):
         return self.batch == 0 and (self.epoch >= self.cfg.epochs or self.stopping.stop)
 
     def check_loss(self):
-        "Raises `InputError` if a loss was not finite since the last look; in all processes, if it was in one."
+        "Raises `InputError` if a loss was not finite since the last look, in all processes if it was in one; or if fp16's scale is used up."
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 2**-10:
+            raise InputError(f"fp16's loss scale has fallen to {self.scaler.get_scale():.1g}: gradients overflow at every step, and nothing is learnt. Start anew with amp bf16 or off, or a lower lr")
         bad = self.watch.bad_step()
         if anyone(bad is not None):
             bad = self.epoch * self.steps_per_epoch + self.batch - 1 if bad is None else bad
             raise InputError(f"the loss was not finite at step {bad} (epoch {bad // self.steps_per_epoch + 1}, batch {bad % self.steps_per_epoch + 1}), learning rate "
                              f"{self.lr_factor(bad) * self.cfg.lr:.3g}; the last finite loss was {float(self.watch.last_good):.4g}, at step {int(self.watch.last_good_step)}. "
-                             f"Lower lr, set clip_grad (now {self.cfg.clip_grad:g}), or use amp bf16 or off (now {self.cfg.amp})")
+                             f"Start anew with a lower lr, with clip_grad (now {self.cfg.clip_grad:g}), or with amp bf16 or off (now {self.cfg.amp})")
 
     def train_epoch(self, progress: Progress, asked, save=lambda: None):
         "The rest of the current epoch; ends early when `asked.is_set()`, calls `save()` every `save_every` steps."
@@ -141,7 +143,7 @@ class Trainer(Steps):
     def evaluate(self, split) -> dict:
         "`evaluate` with the measured weights; of images that are larger than the training's crops, the middle."
         split = split.centre(self.cfg.crop_size) if self.cfg.crop_size not in (0, split.shape[-1]) else split
-        return evaluate(self.measured, split, self.data, amp=self.cfg.amp)
+        return evaluate(self.measured, split, self.data, min(512, 2*self.cfg.batch_size), self.cfg.amp)
 
     def validation(self) -> dict:
         "`evaluate` on the validation images: as they are, or augmented where a published mistake is repeated on purpose."
@@ -155,12 +157,14 @@ class Trainer(Steps):
     def finish_epoch(self) -> dict:
         "Validate, add a row to the history, and move on to the next epoch."
         cfg, last = self.cfg, (self.epoch + 1) * self.steps_per_epoch - 1
+        same_buffers(self.measured)
         start, train_loss = time.perf_counter(), float(average(torch.as_tensor(self.loss_sum))) / self.steps_per_epoch
         val, seen = self.validation(), self.steps_per_epoch * cfg.batch_size
         row = from_first({"epoch": self.epoch + 1, "lr": self.lr_factor(last) * cfg.lr, "train_loss": train_loss, "val_loss": val["loss"], "val_accuracy": val["accuracy"],
                           "images_seen": (self.epoch + 1) * seen, "images_per_second": seen / max(self.seconds, 1e-9), "seconds": self.seconds + time.perf_counter() - start})
         self.history.append(row)
-        if self.best is None or BETTER[cfg.monitor] * (row[cfg.monitor] - self.best[cfg.monitor]) > 0:
+        score = lambda r: BETTER[cfg.monitor] * r[cfg.monitor] if math.isfinite(r[cfg.monitor]) else -math.inf
+        if self.best is None or score(row) > score(self.best):
             self.best = {**row, "model": {k: v.detach().cpu().clone() for k, v in self.measured.state_dict().items()}}
         self.stopping.update(row[cfg.monitor])
         self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
@@ -183,7 +187,8 @@ class Trainer(Steps):
             self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:                      # empty where the run was not in fp16 until now
+            self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
         self.epoch, self.batch, self.loss_sum, self.seconds = (state[k] for k in ("epoch", "batch", "loss_sum", "seconds"))
         self.history, self.best = state["history"], state["best"]

@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['Run', 'save_progress', 'finish', 'explained', 'run_epochs', 'fit']
 
-# %% ../nbs/09e_fit.ipynb #86992230
+# %% ../nbs/09e_fit.ipynb #4017b17a
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from .amp import autocast
-from .checkpoint import load_last, new_run_folder, not_written, save_whole, write_config, write_history, write_result
+from .checkpoint import load_last, new_run_folder, save_whole, write_config, write_history, write_result, write_whole
 from .core import InputError
-from .distributed import from_first, is_lost_peer, join, rank, world_size
+from .distributed import anyone, is_lost_peer, rank, world_size
 from .faults import bad_weight, batch_that_fits, is_out_of_memory
 from .progress import EventLog, Progress, interrupts
 from .settings import TrainConfig
@@ -33,7 +34,7 @@ class Run:
     test: dict | None        # the same on the test split, read once
     folder: Path | None
 
-# %% ../nbs/09e_fit.ipynb #e983193b
+# %% ../nbs/09e_fit.ipynb #cca6886c
 def save_progress(trainer: Trainer, folder: Path | None):
     "last.pt always; best.pt and the history when an epoch has ended. Process 0 writes. Raises `InputError` rather than save weights that are not finite."
     if folder is None or rank() > 0:
@@ -41,13 +42,13 @@ def save_progress(trainer: Trainer, folder: Path | None):
     if name := bad_weight(trainer.model):
         raise InputError(f"{name} is not finite after epoch {trainer.epoch + 1}, batch {trainer.batch}; nothing was saved, {folder/'last.pt'} is from before it. "
                          f"Lower lr (now {trainer.cfg.lr:g}) or set clip_grad (now {trainer.cfg.clip_grad:g})")
-    save_whole(folder/"last.pt", trainer.state_dict(), previous=folder/"previous.pt")
     if trainer.history and trainer.batch == 0:
-        write_history(folder, trainer.history)
         if trainer.best["epoch"] == trainer.epoch or not (folder/"best.pt").exists():
             save_whole(folder/"best.pt", {**trainer.state_dict(), "model": trainer.best["model"]})
+        write_history(folder, trainer.history)
+    save_whole(folder/"last.pt", trainer.state_dict(), previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
 
-# %% ../nbs/09e_fit.ipynb #aa098319
+# %% ../nbs/09e_fit.ipynb #15e060de
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
     save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
@@ -59,27 +60,28 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     if folder and rank() == 0:
         try:
             write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
-            save_file(trainer.best["model"], str(folder/"model.tmp"))
-            (folder/"model.tmp").replace(folder/"model.safetensors")    # last: its presence says that the run is finished
         except OSError as error:
-            raise not_written(folder, error) from None
+            raise InputError(f"cannot write the result into {folder}: {error.strerror}; the weights are safe. Free some space, then go on with --resume") from None
+        write_whole(folder/"model.safetensors", save(trainer.best["model"]))     # last: its presence says that the run is finished
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
-# %% ../nbs/09e_fit.ipynb #65c585eb
+# %% ../nbs/09e_fit.ipynb #3ead3b6e
 def explained(error: BaseException, trainer: Trainer) -> InputError:
     "A full memory or a lost process as one line with a remedy."
     if is_lost_peer(error):
         return InputError(f"another process ended (this is {rank()} of {world_size()}), so the job stops; go on from the last checkpoint with --resume, with any number of processes")
-    def try_step(size: int):
-        share = max(1, size // world_size())
-        with autocast(trainer.cfg.amp, trainer.device):
-            trainer.model(torch.zeros(share, *trainer.data.train.shape, device=trainer.device)).float().sum().backward()
-        trainer.model.zero_grad()
+    C, H, W = trainer.data.train.shape
+    H, W = (trainer.cfg.crop_size or side for side in (H, W))
     trainer.model.zero_grad()
+    twin = copy.deepcopy(trainer.model).train()       # without the other processes' hooks
+    def try_step(size: int):
+        with autocast(trainer.cfg.amp, trainer.device):
+            twin(torch.zeros(max(1, size // world_size()), C, H, W, device=trainer.device)).float().sum().backward()
+        twin.zero_grad()
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
     return InputError(f"out of memory with batch_size {trainer.cfg.batch_size} on {trainer.device}; " + (f"batch_size {fits} fits" if fits else "not even one image fits: take a smaller model or larger patches"))
 
-# %% ../nbs/09e_fit.ipynb #d461b289
+# %% ../nbs/09e_fit.ipynb #f11b7c09
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
     "Epochs until the run is done, or somebody wants to stop."
     progress = Progress(trainer.epoch, trainer.cfg.epochs, quiet or rank() > 0)
@@ -87,12 +89,14 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
     with interrupts() as asked, EventLog(trainer.cfg.log_dir if rank() == 0 else "", trainer.epoch) as log:
         for _ in progress.epochs():
             trainer.train_epoch(progress, asked, save)
-            if trainer.batch == trainer.steps_per_epoch:
-                row = trainer.finish_epoch()
-                progress.row(row, trainer.history)
-                log.row(row)
+            ended = trainer.batch == trainer.steps_per_epoch
+            if ended:
+                progress.row(trainer.finish_epoch(), trainer.history)
             save()
-            if trainer.batch or trainer.done:
+            if ended:
+                log.row(trainer.history[-1])
+            if trainer.epoch < trainer.cfg.epochs and (anyone(asked.is_set()) or trainer.done):
+                progress.end()
                 break
 
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)

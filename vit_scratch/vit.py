@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ViTConfig', 'init_weights', 'init_as_torch', 'ViT', 'num_params', 'preset', 'resize_model']
 
-# %% ../nbs/05_vit.ipynb #0865d4e2
+# %% ../nbs/05_vit.ipynb #dcb98574
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
-from .core import InputError
+from .core import InputError, check_types
 from .encoder import Block, Encoder
 from .patches import PatchEmbed, check_divides
 from .tokens import prepend_tokens, resample_pos_embed, sincos_pos_embed
 
-# %% ../nbs/05_vit.ipynb #e57cbf65
+# %% ../nbs/05_vit.ipynb #57ec3a96
 @dataclass(frozen=True)
 class ViTConfig:
     """Everything that fixes a Vision Transformer's shape. Validates itself; travels inside checkpoints.
@@ -77,6 +77,7 @@ class ViTConfig:
     init: str = "timm"
 
     def __post_init__(self):
+        check_types(self)
         for name, least in dict(img_size=1, patch_size=1, in_chans=1, num_classes=0, embed_dim=1, depth=1, num_heads=1, reg_tokens=0).items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
