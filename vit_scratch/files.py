@@ -91,7 +91,7 @@ def read_images(paths: list, img_size: int) -> Tensor:   # (n, 3, img_size, img_
             pass
     return images
 
-# %% ../nbs/06c_files.ipynb #f52f18a6
+# %% ../nbs/06c_files.ipynb #d3d9e8b7
 class DecodeOnDemand(torch.utils.data.Dataset):
     "Image i of a list of files, decoded when asked for."
     def __init__(self, paths: list, labels: Tensor, img_size: int):
@@ -103,10 +103,15 @@ class DecodeOnDemand(torch.utils.data.Dataset):
 class Parts:
     "The batches of the coming epoch; a `DataLoader` that keeps its workers asks here anew for each."
     parts: list[list[int]] = []
-    def __iter__(self): return iter(self.parts)
-    def __len__(self): return len(self.parts)
+
+    def __iter__(self):
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 def leave_ctrl_c_to_the_main_process(worker: int):
+    "Let the workers finish what they are at: the main process decides when to stop."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # %% ../nbs/06c_files.ipynb #0abeb68e

@@ -20,7 +20,7 @@ from .core import InputError
 from .files import FileSplit, finish, fits
 from .splits import ImageData
 
-# %% ../nbs/06d_tiny_imagenet.ipynb #d2f2f54c
+# %% ../nbs/06d_tiny_imagenet.ipynb #e9014997
 def md5_of(path: Path) -> str:
     "The MD5 checksum of a file, read in pieces."
     digest = hashlib.md5(usedforsecurity=False)      # against broken lines, not against attackers
@@ -44,6 +44,7 @@ def fetch(url: str, part: Path) -> int | None:   # the size that the whole file 
                 f.write(piece)
     return total
 
+# %% ../nbs/06d_tiny_imagenet.ipynb #0e2c42e7
 def download(url: str, path: Path, md5: str) -> Path:
     "Get a file once; go on where an earlier try broke off. Raises `InputError` if it cannot be had, or is not the file it should be."
     part, total = path.with_name(path.name + ".part"), None

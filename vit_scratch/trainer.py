@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Steps', 'Trainer']
 
-# %% ../nbs/09_training.ipynb #0ece5880
+# %% ../nbs/09_training.ipynb #d6f05a25
 import math, time
 from dataclasses import asdict, replace
 
@@ -26,10 +26,10 @@ from .optim import make_optimizers, set_lr, warmup_cosine
 from .policy import augment, draw
 from .progress import Progress
 from .settings import TrainConfig, check
-from .splits import ImageData, Split, batches, normalize
+from .splits import ImageData, Split, batches, normalize, on_device
 from .stopping import BETTER, EarlyStopping
 
-# %% ../nbs/09_training.ipynb #10698324
+# %% ../nbs/09_training.ipynb #a9290ac1
 class Steps:
     "A model, what optimises it, and the place in the run it has come to."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -38,7 +38,7 @@ class Steps:
         self.cfg = replace(cfg, amp=choose_amp(cfg.amp, self.device))
         self.model, self.data = model.to(self.device), data
         self.parallel = parallel(self.model, self.device)
-        self.train_split, self.rows = data.train.to(self.device), my_rows(cfg.batch_size)
+        self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.ema = EMA(self.model, cfg.ema) if cfg.ema else None

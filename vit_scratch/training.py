@@ -81,7 +81,7 @@ def explained(error: BaseException, trainer: Trainer) -> InputError:
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
     return InputError(f"out of memory with batch_size {trainer.cfg.batch_size} on {trainer.device}; " + (f"batch_size {fits} fits" if fits else "not even one image fits: take a smaller model or larger patches"))
 
-# %% ../nbs/09e_fit.ipynb #f11b7c09
+# %% ../nbs/09e_fit.ipynb #a0ed316f
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
     "Epochs until the run is done, or somebody wants to stop."
     progress = Progress(trainer.epoch, trainer.cfg.epochs, quiet or rank() > 0)
@@ -99,6 +99,7 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
                 progress.end()
                 break
 
+# %% ../nbs/09e_fit.ipynb #9e1d33db
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
         cfg: TrainConfig = TrainConfig(),

@@ -1,0 +1,85 @@
+"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--device cpu for a dry run]"
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vit_scratch.core import environment, set_seed, write_json
+from vit_scratch.data import load_data
+from vit_scratch.mixing import mix
+from vit_scratch.policy import AugmentConfig, augment, draw
+from vit_scratch.settings import TrainConfig
+from vit_scratch.splits import batches
+from vit_scratch.trainer import Steps
+from vit_scratch.training import fit
+from vit_scratch.vit import ViT, ViTConfig
+
+EVERYTHING = dict(rotation=15, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, randaugment=2, erasing=0.25, mixup=0.8, cutmix=1.0)
+MODEL = ViTConfig(embed_dim=128, depth=4, num_heads=4, pool="mean", qk_norm=True)
+
+
+def synchronize(device: str):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def same_augmentation(data, device: str) -> dict:
+    "The same draws on the processor and on the device: the share of values more than a byte apart, and the device's rate."
+    cfg, images, labels = AugmentConfig(**EVERYTHING), data.train.images[:512], data.train.labels[:512]
+    drawn = draw(cfg, 512, 32, 32, set_seed(0))
+    results = [mix(augment(images.to(d), drawn, cfg, data.mean), labels.to(d), drawn["share"], drawn["pasted"], 10)[0].cpu() for d in ("cpu", device)]
+    x, start = images.to(device), time.perf_counter()
+    for _ in range(20):
+        augment(x, drawn, cfg, data.mean)
+    synchronize(device)
+    return {"share_of_values_off": ((results[0] - results[1]).abs() > 1/255).float().mean().item(), "images_per_second": 20 * 512 / (time.perf_counter() - start)}
+
+
+def run(data, device: str, out=None, resume=False, **settings) -> tuple[dict, torch.Tensor]:
+    set_seed(0)
+    model = ViT(MODEL)
+    done = fit(model, data, TrainConfig(**{"epochs": 4, "optimizer": "muon", "device": device, "ema": 0.99, **settings}), out=out, resume=resume, quiet=True)
+    return ({"test": done.test["accuracy"], "train_loss": done.history[-1]["train_loss"], "images_per_second": done.history[-1]["images_per_second"]},
+            torch.cat([p.detach().flatten().cpu() for p in model.parameters()]))
+
+
+def interrupted(data, device: str, folder: Path) -> dict:
+    "Stop in the middle of an epoch by an error, resume, and compare with a run that was not stopped."
+    _, whole = run(data, device, folder / "whole", amp="bf16", save_every=20)
+    step = Steps.step
+
+    def fails(self, *batch):
+        step(self, *batch)
+        if (self.epoch, self.batch) == (1, 50):
+            raise KeyboardInterrupt
+    Steps.step = fails
+    try:
+        run(data, device, folder / "stopped", amp="bf16", save_every=20)
+    except KeyboardInterrupt:
+        pass
+    Steps.step = step
+    _, resumed = run(data, device, folder / "stopped", resume=True, amp="bf16", save_every=20)
+    _, twice = run(data, device, folder / "twice", amp="bf16", save_every=20)
+    return {"resumed_differs_by": (whole - resumed).abs().max().item(), "repeated_differs_by": (whole - twice).abs().max().item()}
+
+
+if __name__ == "__main__":
+    device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
+    out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu.json")
+    data, folder, report = load_data("shapes", n=20000 if device == "cuda" else 1200), Path(tempfile.mkdtemp()), {}
+    report["augmentation"] = same_augmentation(data, device)
+    for amp in ("off", "bf16", "fp16"):
+        report[amp] = run(data, device, amp=amp)[0]
+    report["everything on"] = run(data, device, amp="bf16", **EVERYTHING)[0]
+    small = replace(data, train=data.train[:9000 if device == "cuda" else 1200])
+    report["resume"] = interrupted(small, device, folder)
+    try:
+        run(data, device, batch_size=len(data.train), epochs=1, warmup_epochs=0) if device == "cpu" else fit(ViT(replace(MODEL, embed_dim=4096, depth=48)), data, TrainConfig(batch_size=8192, device=device), quiet=True)
+    except ValueError as error:
+        report["out of memory"] = str(error)
+    for name, row in report.items():
+        print(f"{name:15} {row}", flush=True)
+    write_json(out, {**report, "environment": environment()})
