@@ -14,7 +14,7 @@ from vit_scratch.mixing import mix
 from vit_scratch.policy import AugmentConfig, augment, draw
 from vit_scratch.splits import batches
 
-IMAGES, BATCH, ROUNDS = 4096, 256, 3
+IMAGES, BATCH, ROUNDS = 4096, 256, 5
 BILINEAR = InterpolationMode.BILINEAR
 STEPS = {   # name: (our settings, their transforms)
     "crop, flip": (dict(), lambda: [v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()]),

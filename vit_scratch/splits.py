@@ -96,14 +96,16 @@ class ImageData:
         parts = {name: getattr(self, name) for name in ("train", "val", "test")}
         return {name: part.boxes for name, part in parts.items() if part is not None and part.boxes is not None}
 
-# %% ../nbs/06_data.ipynb #a224b5be
+# %% ../nbs/06_data.ipynb #28c6d0b6
 def normalize(images: Tensor,      # (B, C, H, W): uint8, or float 0–1
               mean: list[float],   # per channel, of pixel/255
               std: list[float],
              ) -> Tensor:          # (B, C, H, W) float, about mean 0 and deviation 1
     "Turn pixels into what the model reads."
     mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (mean, std))
-    return ((images if images.is_floating_point() else images.float() / 255) - mean) / std
+    if images.is_floating_point():
+        return (images - mean).div_(std)
+    return images.float().div_(255).sub_(mean).div_(std)      # in place, in the new floats
 
 # %% ../nbs/06_data.ipynb #2fbffba3
 def colour_stats(images: Tensor,   # (n, C, H, W) uint8
