@@ -1,4 +1,7 @@
-"Train the same run, with AdamW and with Muon, in one, two and four processes on this machine and compare the weights: python tools/two_processes.py [RESULT.json]"
+"""Train the same run in one, two and four processes on this machine and compare the weights:
+
+python tools/two_processes.py [--shard] [RESULT.json]     (--shard: the weights cut over the processes instead of copied)
+"""
 import os
 import subprocess
 import sys
@@ -10,8 +13,10 @@ import torch
 
 from vit_scratch.core import environment, write_json
 
-OPTIONS = ("train --data shapes --images 2048 --epochs 3 --batch_size 128 --warmup_epochs 0.5 --embed_dim 64 --depth 3 --num_heads 4 --amp off "
+OPTIONS = ("train --data shapes --images 2048 --epochs 3 --batch_size 128 --warmup_epochs 0.5 --embed_dim 64 --depth 3 --num_heads 4 "
            "--rotation 10 --randaugment 1 --mixup 0.8 --cutmix 1 --erasing 0.25 --ema 0.99 --device cpu").split()
+COPIED = [("adamw", "off", 1), ("adamw", "off", 2), ("adamw", "off", 4), ("muon", "off", 1), ("muon", "off", 2)]
+CUT = [*COPIED, ("adamw", "bf16", 1), ("adamw", "bf16", 2), ("adamw", "fp16", 1), ("adamw", "fp16", 2)]
 
 
 def run(processes: int, out: Path, *more: str) -> float:
@@ -29,12 +34,14 @@ def weights(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
+    cut = "--shard" in sys.argv
+    files = [word for word in sys.argv[1:] if word != "--shard"]
     top, rows = Path(tempfile.mkdtemp()), []
-    for optimizer, processes in (("adamw", 1), ("adamw", 2), ("adamw", 4), ("muon", 1), ("muon", 2)):
-        seconds = run(processes, top / f"{optimizer}-{processes}", "--optimizer", optimizer)
-        one, these = weights(top / f"{optimizer}-1"), weights(top / f"{optimizer}-{processes}")
-        rows.append({"optimizer": optimizer, "processes": processes, "largest_difference": max((one[k] - these[k]).abs().max().item() for k in one), "seconds": seconds})
+    for optimizer, amp, processes in CUT if cut else COPIED:
+        seconds = run(processes, top / f"{optimizer}-{amp}-{processes}", "--optimizer", optimizer, "--amp", amp, "--shard", str(cut).lower())
+        one, these = weights(top / f"{optimizer}-{amp}-1"), weights(top / f"{optimizer}-{amp}-{processes}")
+        rows.append({"optimizer": optimizer, "amp": amp, "processes": processes, "largest_difference": max((one[k] - these[k]).abs().max().item() for k in one), "seconds": seconds})
         print(rows[-1], flush=True)
-    write_json(sys.argv[1] if len(sys.argv) > 1 else "results/processes.json",
-               {"what": "largest difference of any weight, trained or averaged, to the run in one process; gloo on CPU, one thread a process", "rows": rows,
-                "options": OPTIONS, "environment": environment()})
+    write_json(files[0] if files else f"results/{'sharding' if cut else 'processes'}.json",
+               {"what": f"largest difference of any weight, trained or averaged, to the run in one process; {'FSDP' if cut else 'DDP'}, gloo on CPU, one thread a process",
+                "rows": rows, "options": OPTIONS, "environment": environment()})

@@ -21,7 +21,7 @@ from .runs import attend_files, evaluate_run, predict_files, resume_run, train_r
 from .settings import TrainConfig
 from .vit import ViTConfig
 
-# %% ../nbs/41_cli.ipynb #2838d3b1
+# %% ../nbs/41_cli.ipynb #6f542b6b
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 class Parser(ArgumentParser):
@@ -31,9 +31,11 @@ class Parser(ArgumentParser):
 
     def error(self, message, ex=None):
         message = " ".join(str(message).split())
-        if wrong := re.search(r"key \"(\w+)\": Expected an? <class '(\w+)'>. Got value: (.*)", message):
-            name, kind, value = wrong.groups()
-            message = f"{name} is {value}; it must be {KINDS.get(kind, kind)}"
+        for pattern in (r"key \"(\w+)\": Expected an? (<class '\w+'>). Got value: (.*)", r"key \"(\w+)\": Does not validate .* Subtypes: \[(.*?)\] .* Given value: (.*)"):
+            if wrong := re.search(pattern, message):
+                name, kinds, value = wrong.groups()
+                kinds = [KINDS.get(kind, kind) for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
+                message = f"{name} is {value}; it must be {' or '.join(kinds)}"
         print(f"vit_scratch: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -133,8 +135,8 @@ def build_parser(argv: list[str]) -> Parser:
         commands.add_subcommand(name, p, help=what)
     return parser
 
-# %% ../nbs/41_cli.ipynb #9860039c
-MAY_CHANGE = ("device", "log_dir", "save_every", "workers", "memory_share")     # on --resume: where and how it runs, not what
+# %% ../nbs/41_cli.ipynb #931e48b0
+MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "workers", "memory_share")     # on --resume: where and how it runs, not what
 
 def train(args, argv: list[str]):
     "`vit_scratch train`"

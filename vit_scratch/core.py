@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'must_fail', 'set_seed', 'pick_device', 'count_params', 'show_images', 'show_tensor',
-           'package_folder', 'usable_cores', 'processor', 'environment', 'write_json', 'load_result']
+           'package_folder', 'usable_cores', 'processor', 'environment', 'write_whole', 'write_json', 'load_result']
 
-# %% ../nbs/00_core.ipynb #6f052ad4
+# %% ../nbs/00_core.ipynb #99226c6b
 import importlib.util, json, math, os, platform, random, shutil, subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -139,16 +139,26 @@ def environment() -> dict:
             "processor": processor(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "commit": commit}
 
-# %% ../nbs/00_core.ipynb #0cc79c96
-def write_json(path,         # file to write
-               obj):         # anything `json` can write
-    "Write a JSON file whole or not at all: to a temporary name first, then renamed."
+# %% ../nbs/00_core.ipynb #d5e503d3
+def write_whole(path, content: bytes):
+    "Write a file so that it is the old one or the new one, never half. Raises `InputError` if it cannot be written; the old one stays."
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as f:
-        json.dump(obj, f, indent=1, ensure_ascii=False)
-        f.write("\n")
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())                   # on the disk, not on the way to it
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)      # half a file would keep a full disk full
+        raise InputError(f"cannot write {path}: {error.strerror or error}; what was saved before is untouched. Free some space, then try again (a run: with --resume)") from None
+
+def write_json(path,         # file to write
+               obj):         # anything `json` can write
+    "Write a JSON file, whole or not at all. Raises `InputError` if it cannot be written."
+    write_whole(path, (json.dumps(obj, indent=1, ensure_ascii=False) + "\n").encode())
 
 # %% ../nbs/00_core.ipynb #68f22085
 def load_result(name: str,   # a file in `results/`, without ".json"

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['BUILT_IN', 'NATIVE_SIZE', 'load_cifar', 'load_shapes', 'load_data']
 
-# %% ../nbs/06e_load_data.ipynb #59f9bccf
+# %% ../nbs/06e_load_data.ipynb #dd4962f4
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from .core import InputError
-from .files import FileSplit, finish, load_folder, read_image
+from .files import finish, load_folder
 from .shapes import SHAPES, make_shapes
-from .splits import ImageData, Split, batches, colour_stats, normalize, split_indices
+from .splits import ImageData, Split, colour_stats
 from .tiny import load_tiny_imagenet
 
 # %% ../nbs/06e_load_data.ipynb #20677319

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['warm_decay', 'EMA']
 
-# %% ../nbs/08e_ema.ipynb #97da6f02
+# %% ../nbs/08e_ema.ipynb #db111fcf
 import copy
 
 import torch
 from torch import nn
 
 from .core import InputError
+from .sharding import load_whole
 
 # %% ../nbs/08e_ema.ipynb #282a9585
 def warm_decay(decay: float,   # its final value
@@ -20,7 +21,7 @@ def warm_decay(decay: float,   # its final value
     "The decay to use now: short memory at first [TensorFlow, ExponentialMovingAverage, num_updates]."
     return min(decay, (1 + step) / (10 + step))
 
-# %% ../nbs/08e_ema.ipynb #e024344d
+# %% ../nbs/08e_ema.ipynb #c8f13962
 class EMA:
     "A running average of a model's weights, kept in a second model. Raises `InputError` for a decay outside 0 to 1."
     def __init__(self, model: nn.Module,
@@ -45,5 +46,5 @@ class EMA:
 
     def load_state_dict(self, state: dict):
         "Go on from a saved average."
-        self.model.load_state_dict(state["model"])
+        load_whole(self.model, state["model"])
         self.steps = state["steps"]

@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['LossWatch', 'bad_weight', 'is_out_of_memory', 'batch_that_fits']
 
-# %% ../nbs/09d_faults.ipynb #9b83f53d
+# %% ../nbs/09d_faults.ipynb #b411bab9
 import torch
-from torch import Tensor, nn
-
-from .core import InputError
+from torch import Tensor
 
 # %% ../nbs/09d_faults.ipynb #266203f0
 class LossWatch:
@@ -30,10 +28,10 @@ class LossWatch:
         step = int(self.first_bad)
         return step if step >= 0 else None
 
-# %% ../nbs/09d_faults.ipynb #6b3395bd
-def bad_weight(model: nn.Module) -> str | None:
-    "The name of the first parameter or buffer with a number that is not finite, or None."
-    return next((name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()), None)
+# %% ../nbs/09d_faults.ipynb #7a1910c0
+def bad_weight(state: dict[str, Tensor]) -> str | None:
+    "The name of the first tensor of a state dict with a number that is not finite, or None."
+    return next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
 
 # %% ../nbs/09d_faults.ipynb #4766acbd
 def is_out_of_memory(error: BaseException) -> bool:

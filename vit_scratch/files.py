@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 from .core import InputError, usable_cores
 from .splits import ImageData, Split, colour_stats, split_indices
 
-# %% ../nbs/06c_files.ipynb #0c6e186f
+# %% ../nbs/06c_files.ipynb #1d06c1d2
 def to_rgb(image: Image.Image) -> Image.Image:
     "Any image as upright 8-bit RGB: EXIF rotation applied, 16 bits scaled to 8, transparency laid on white."
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":    # more than 8 bits; Pillow's own convert would clip at 255
         grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0)
-        full = 65535.0 if image.mode.startswith("I") else next(scale for scale in (1.0, 255.0, 65535.0, max(grey.max(), 1.0)) if grey.max() <= scale)
+        full = max(65535.0, grey.max()) if image.mode.startswith("I") else next(scale for scale in (1.0, 255.0, 65535.0, max(grey.max(), 1.0)) if grey.max() <= scale)
         image = Image.fromarray((grey.clip(0) / full * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -114,12 +114,12 @@ def leave_ctrl_c_to_the_main_process(worker: int):
     "Let the workers finish what they are at: the main process decides when to stop."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-# %% ../nbs/06c_files.ipynb #0abeb68e
+# %% ../nbs/06c_files.ipynb #3464a32c
 class FileSplit:
     "Images that stay on disk, with their labels; hands out the same batches as a `Split`."
     def __init__(self, paths: list, labels: Tensor, img_size: int, workers: int = 2, boxes: Tensor | None = None):
         self.paths, self.labels, self.img_size, self.workers, self.boxes = paths, labels, img_size, workers, boxes
-        self.masks, self.loader = None, None
+        self.masks, self.loader, self.reading = None, None, 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -144,7 +144,7 @@ class FileSplit:
         return read_images(self.paths, self.img_size)
 
     def read(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:   # indices of each batch
-        "The batches with these indices, decoded by the workers ahead of time."
+        "The batches with these indices, decoded by the workers ahead of time. Raises `InputError` if a second loop over them has begun before the first has ended."
         if self.loader is None:
             workers = min(self.workers, usable_cores())
             self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(), num_workers=workers,
@@ -152,8 +152,13 @@ class FileSplit:
                                      persistent_workers=workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process,
                                      generator=torch.Generator())    # or it would draw from the generator that dropout uses
         self.loader.batch_sampler.parts = [part.tolist() for part in parts]
+        self.reading += 1
+        turn = self.reading
         try:
-            yield from self.loader
+            for batch in self.loader:
+                yield batch
+                if turn != self.reading:
+                    raise InputError("these images are being read by another loop, which has begun since; the workers serve one at a time. Read split[:] instead, which has workers of its own")
         except InputError as error:    # torch puts the worker's traceback in front of the message
             raise InputError(str(error).strip().split("InputError: ")[-1]) from None
 

@@ -69,13 +69,14 @@ def mix(x: Tensor,              # images (B, C, H, W), float
     hard = F.one_hot(labels, num_classes).to(x)                                     # (B, num_classes)
     return mixed, torch.lerp(partner(hard), hard, share[:, None])
 
-# %% ../nbs/07c_mixing.ipynb #65d85d49
+# %% ../nbs/07c_mixing.ipynb #39e5ff45
 def mixing_draws(n: int, height: int, width: int, generator: torch.Generator,
                  mixup: float = 0.0,    # α of MixUp's Beta distribution; 0 for no MixUp
                  cutmix: float = 0.0,   # α of CutMix's; 0 for no CutMix
                  p: float = 1.0,        # chance that an image is mixed at all
                 ) -> tuple[Tensor, Tensor]:    # shares (n,), boxes (n, 4)
     "How much of each image stays, and where its partner is pasted; a coin chooses where both kinds are on."
+    # torch's Beta distribution takes no generator; NumPy's does, and gets its seed from ours
     numbers = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
     beta = lambda alpha: torch.from_numpy(numbers.beta(alpha, alpha, n)).float() if alpha else torch.ones(n)
     cut = torch.rand(n, generator=generator) < (0.5 if mixup and cutmix else float(cutmix > 0))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPS', 'REPAINT', 'moves', 'one_factor', 'repaint', 'AugmentConfig', 'draw', 'move', 'augment']
 
-# %% ../nbs/07d_policy.ipynb #350744a0
+# %% ../nbs/07d_policy.ipynb #268759c9
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from .augment import affine, flip, mirror, rotation, shift_crop, then, translation, warp
 from .colour import autocontrast, equalize, posterize, recolour, sharpen, shift_hue, solarize
 from .core import InputError, check_types
-from .mixing import erase, erasing_boxes, mix, mixing_draws
+from .mixing import erase, erasing_boxes, mixing_draws
 
 # %% ../nbs/07d_policy.ipynb #e51f4f89
 OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness",

@@ -6,7 +6,7 @@
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'read_config', 'same_data',
            'load_run', 'predict_files', 'attend_files', 'evaluate_run']
 
-# %% ../nbs/40_runs.ipynb #c7fbeecc
+# %% ../nbs/40_runs.ipynb #905580f5
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .checkpoint import load_weights, new_run_folder
+from .checkpoint import holds_run, load_weights, new_run_folder
 from .core import InputError, count_params, pick_device, set_seed
 from .data import load_data
 from .distributed import first_alone, from_first, join, rank, world_size
@@ -29,11 +29,11 @@ from .splits import ImageData, normalize
 from .training import Run, fit
 from .vit import ViT, ViTConfig
 
-# %% ../nbs/40_runs.ipynb #a1fe1543
+# %% ../nbs/40_runs.ipynb #afa49481
 def next_folder(name: str) -> Path:
     "runs/name, or runs/name-2, -3 … where that holds a run already."
     n = 1
-    while (folder := Path("runs") / (name if n == 1 else f"{name}-{n}")).joinpath("last.pt").exists():
+    while holds_run(folder := Path("runs") / (name if n == 1 else f"{name}-{n}")):
         n += 1
     return folder
 
@@ -49,8 +49,8 @@ def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> 
     out = from_first(next_folder(Path(data_args["name"]).resolve().name) if out is None else Path(out))
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
-# %% ../nbs/40_runs.ipynb #41222647
-def resume_run(out, **changes) -> Run:   # changes: what may differ: device, log_dir, save_every, workers, memory_share
+# %% ../nbs/40_runs.ipynb #4a0e3227
+def resume_run(out, **changes) -> Run:   # changes: what may differ: device, shard, log_dir, save_every, workers, memory_share
     "Go on with an interrupted run, with the configuration it was started with, in any number of processes."
     config = read_config(out)
     for part in (config["train"], config["data"]["source"]):
@@ -60,11 +60,11 @@ def resume_run(out, **changes) -> Run:   # changes: what may differ: device, log
         raise InputError(f"the run in {out} is finished; nothing to resume")
     return run_fit(ViT(ViTConfig(**config["model"])), same_data(config), TrainConfig(**config["train"]), Path(out), True)
 
-# %% ../nbs/40_runs.ipynb #3b11cd4f
+# %% ../nbs/40_runs.ipynb #d6f0bb86
 def describe(model: ViT, data: ImageData, cfg: TrainConfig, out: Path) -> str:
     "What is about to be trained, in three lines."
     c, test = model.cfg, 0 if data.test is None else len(data.test)
-    where = f"{pick_device(cfg.device)}" + (f", {world_size()} processes" if world_size() > 1 else "")
+    where = f"{pick_device(cfg.device)}" + (f", {world_size()} processes" + ", weights cut" * cfg.shard if world_size() > 1 else "")
     return "\n".join([
         f"data      {data.name}: {len(data.train):,} training, {len(data.val):,} validation, {test:,} test images of {c.img_size}×{c.img_size}, "
         f"{data.num_classes} classes" + (", read from disk as needed" if isinstance(data.train, FileSplit) else ""),
@@ -88,7 +88,9 @@ def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bo
     if first:
         print(summary(run), flush=True)
         picture = data.val[:1].images if model.cfg.img_size == data.img_size else data.val[:1].centre(model.cfg.img_size).images
-        figure = show_attention(model, normalize(picture, data.mean, data.std), picture=picture[0])
+        trained = ViT(model.cfg)                       # a fresh one: the one at hand may be cut over several processes
+        load_weights(trained, load_file(out/"model.safetensors"))
+        figure = show_attention(trained, normalize(picture, data.mean, data.std), picture=picture[0])
         figure.savefig(out/"attention.png", dpi=110)
         plt.close(figure)
     return run

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Steps', 'Trainer']
 
-# %% ../nbs/09_training.ipynb #d6f05a25
+# %% ../nbs/09_training.ipynb #a6500128
 import math, time
 from dataclasses import asdict, replace
 
@@ -17,7 +17,7 @@ from .amp import autocast, choose_amp
 from .checkpoint import load_weights, random_states, set_random_states
 from .colour import to_bytes
 from .core import InputError
-from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_buffers, world_size
+from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_values, world_size
 from .ema import EMA
 from .evaluation import evaluate
 from .faults import LossWatch
@@ -26,10 +26,11 @@ from .optim import make_optimizers, set_lr, warmup_cosine
 from .policy import augment, draw
 from .progress import Progress
 from .settings import TrainConfig, check
+from .sharding import load_optimizer, shard, whole
 from .splits import ImageData, Split, batches, normalize, on_device
 from .stopping import BETTER, EarlyStopping
 
-# %% ../nbs/09_training.ipynb #a9290ac1
+# %% ../nbs/09_training.ipynb #2bd27da9
 class Steps:
     "A model, what optimises it, and the place in the run it has come to."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -37,11 +38,15 @@ class Steps:
         check(model, data, cfg, world_size())
         self.cfg = replace(cfg, amp=choose_amp(cfg.amp, self.device))
         self.model, self.data = model.to(self.device), data
-        self.parallel = parallel(self.model, self.device)
+        same_values(self.model.state_dict().values())
+        self.ema = EMA(self.model, cfg.ema) if cfg.ema else None
+        if cfg.shard:
+            for net in [self.model, self.ema.model] if self.ema else [self.model]:
+                shard(net, self.device)
+        self.parallel = self.model if cfg.shard else parallel(self.model, self.device)
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
-        self.ema = EMA(self.model, cfg.ema) if cfg.ema else None
         self.watch = LossWatch(self.device)
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.epoch, self.batch, self.loss_sum = 0, 0, 0.0
@@ -84,7 +89,7 @@ class Steps:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         length = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_grad or float("inf"))
-        if not self.scaler.is_enabled() or length.isfinite():      # an overflow in fp16 skips all optimizers, not one of two
+        if not self.scaler.is_enabled() or whole(length).isfinite():      # an overflow in fp16 skips all optimizers, not one of two
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
             if self.ema:
@@ -94,7 +99,7 @@ class Steps:
         self.loss_sum = self.loss_sum + loss.detach()
         self.batch += 1
 
-# %% ../nbs/09_training.ipynb #66c9a961
+# %% ../nbs/09_training.ipynb #c354839e
 class Trainer(Steps):
     "A run in progress: epochs of steps, validation, and all that a checkpoint must hold."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -157,7 +162,7 @@ class Trainer(Steps):
     def finish_epoch(self) -> dict:
         "Validate, add a row to the history, and move on to the next epoch."
         cfg, last = self.cfg, (self.epoch + 1) * self.steps_per_epoch - 1
-        same_buffers(self.measured)
+        same_values(self.measured.buffers())
         start, train_loss = time.perf_counter(), float(average(torch.as_tensor(self.loss_sum))) / self.steps_per_epoch
         val, seen = self.validation(), self.steps_per_epoch * cfg.batch_size
         row = from_first({"epoch": self.epoch + 1, "lr": self.lr_factor(last) * cfg.lr, "train_loss": train_loss, "val_loss": val["loss"], "val_accuracy": val["accuracy"],
@@ -165,28 +170,28 @@ class Trainer(Steps):
         self.history.append(row)
         score = lambda r: BETTER[cfg.monitor] * r[cfg.monitor] if math.isfinite(r[cfg.monitor]) else -math.inf
         if self.best is None or score(row) > score(self.best):
-            self.best = {**row, "model": {k: v.detach().cpu().clone() for k, v in self.measured.state_dict().items()}}
+            self.best = {**row, "model": {k: whole(v.detach()).cpu().clone() for k, v in self.measured.state_dict().items()}}
         self.stopping.update(row[cfg.monitor])
         self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
         return row
 
     def state_dict(self) -> dict:
-        "All that is needed to go on from here with the same numbers."
-        return {"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None, "optimizers": [o.state_dict() for o in self.optimizers],
+        "All that is needed to go on from here with the same numbers, on any number of processes, all of which must ask for it."
+        return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None, "optimizers": [o.state_dict() for o in self.optimizers],
                 "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(), "epoch": self.epoch, "batch": self.batch,
                 "loss_sum": float(self.loss_sum), "seconds": self.seconds, "history": self.history, "best": self.best, "train": asdict(self.cfg),
-                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None, "random": random_states()}
+                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None, "random": random_states()})
 
     def load_state_dict(self, state: dict):
         "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
         for name, value in asdict(self.cfg).items():
-            if state["train"].get(name) != value and name not in ("device", "amp", "log_dir", "save_every"):
+            if state["train"].get(name) != value and name not in ("device", "amp", "log_dir", "save_every", "shard"):
                 raise InputError(f"the run was started with {name} {state['train'].get(name)}, not {value}; a resumed run keeps its configuration")
         load_weights(self.model, state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])

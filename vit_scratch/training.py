@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'save_progress', 'finish', 'explained', 'run_epochs', 'fit']
 
-# %% ../nbs/09e_fit.ipynb #4017b17a
+# %% ../nbs/09e_fit.ipynb #78cced45
 import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ from safetensors.torch import save
 from torch import nn
 
 from .amp import autocast
-from .checkpoint import load_last, new_run_folder, save_whole, write_config, write_history, write_result, write_whole
-from .core import InputError
+from .checkpoint import load_last, new_run_folder, save_whole, write_config, write_history, write_result
+from .core import InputError, write_whole
 from .distributed import anyone, is_lost_peer, rank, world_size
 from .faults import bad_weight, batch_that_fits, is_out_of_memory
 from .progress import EventLog, Progress, interrupts
 from .settings import TrainConfig
+from .sharding import load_whole
 from .splits import ImageData
 from .trainer import Trainer
 
@@ -34,42 +35,45 @@ class Run:
     test: dict | None        # the same on the test split, read once
     folder: Path | None
 
-# %% ../nbs/09e_fit.ipynb #cca6886c
+# %% ../nbs/09e_fit.ipynb #a3230820
 def save_progress(trainer: Trainer, folder: Path | None):
     "last.pt always; best.pt and the history when an epoch has ended. Process 0 writes. Raises `InputError` rather than save weights that are not finite."
-    if folder is None or rank() > 0:
+    if folder is None:
         return
-    if name := bad_weight(trainer.model):
+    state = trainer.state_dict()             # in all processes: each may hold only a piece
+    if name := bad_weight(state["model"]):
         raise InputError(f"{name} is not finite after epoch {trainer.epoch + 1}, batch {trainer.batch}; nothing was saved, {folder/'last.pt'} is from before it. "
                          f"Lower lr (now {trainer.cfg.lr:g}) or set clip_grad (now {trainer.cfg.clip_grad:g})")
+    if rank() > 0:
+        return
     if trainer.history and trainer.batch == 0:
         if trainer.best["epoch"] == trainer.epoch or not (folder/"best.pt").exists():
-            save_whole(folder/"best.pt", {**trainer.state_dict(), "model": trainer.best["model"]})
+            save_whole(folder/"best.pt", {**state, "model": trainer.best["model"]})
         write_history(folder, trainer.history)
-    save_whole(folder/"last.pt", trainer.state_dict(), previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
+    save_whole(folder/"last.pt", state, previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
 
-# %% ../nbs/09e_fit.ipynb #15e060de
+# %% ../nbs/09e_fit.ipynb #4b57fa66
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
     save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
     data = trainer.data
     for model in {trainer.model, trainer.measured}:
-        model.load_state_dict(trainer.best["model"])
+        load_whole(model, trainer.best["model"])
     val = trainer.evaluate(data.val)
     tested = trainer.evaluate(data.test) if test and data.test is not None else None
     if folder and rank() == 0:
-        try:
-            write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
-        except OSError as error:
-            raise InputError(f"cannot write the result into {folder}: {error.strerror}; the weights are safe. Free some space, then go on with --resume") from None
+        write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
         write_whole(folder/"model.safetensors", save(trainer.best["model"]))     # last: its presence says that the run is finished
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
-# %% ../nbs/09e_fit.ipynb #3ead3b6e
+# %% ../nbs/09e_fit.ipynb #f9c17715
 def explained(error: BaseException, trainer: Trainer) -> InputError:
     "A full memory or a lost process as one line with a remedy."
     if is_lost_peer(error):
         return InputError(f"another process ended (this is {rank()} of {world_size()}), so the job stops; go on from the last checkpoint with --resume, with any number of processes")
+    full = f"out of memory with batch_size {trainer.cfg.batch_size} on {trainer.device}; "
+    if trainer.cfg.shard and world_size() > 1:
+        return InputError(full + f"try half of it, or more processes than {world_size()}")      # one process alone cannot try with its piece
     C, H, W = trainer.data.train.shape
     H, W = (trainer.cfg.crop_size or side for side in (H, W))
     trainer.model.zero_grad()
@@ -79,7 +83,7 @@ def explained(error: BaseException, trainer: Trainer) -> InputError:
             twin(torch.zeros(max(1, size // world_size()), C, H, W, device=trainer.device)).float().sum().backward()
         twin.zero_grad()
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
-    return InputError(f"out of memory with batch_size {trainer.cfg.batch_size} on {trainer.device}; " + (f"batch_size {fits} fits" if fits else "not even one image fits: take a smaller model or larger patches"))
+    return InputError(full + (f"batch_size {fits} fits" if fits else "not even one image fits: take a smaller model or larger patches"))
 
 # %% ../nbs/09e_fit.ipynb #a0ed316f
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
@@ -99,7 +103,7 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
                 progress.end()
                 break
 
-# %% ../nbs/09e_fit.ipynb #9e1d33db
+# %% ../nbs/09e_fit.ipynb #7e6cb47c
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
         cfg: TrainConfig = TrainConfig(),
@@ -115,8 +119,9 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
     folder = None if out is None else Path(out)
     if resume:
         trainer.load_state_dict(load_last(folder))
-    elif folder and rank() == 0:
-        write_config(new_run_folder(folder), model, trainer.cfg, data)
+    elif folder:
+        if rank() == 0:
+            write_config(new_run_folder(folder), model, trainer.cfg, data)
         save_progress(trainer, folder)
     failure = None
     try:

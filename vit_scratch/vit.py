@@ -136,7 +136,7 @@ def init_as_torch(model: nn.Module):  # a `ViT`
     if model.cfg.pos == "learned":
         nn.init.ones_(model.pos_embed)
 
-# %% ../nbs/05_vit.ipynb #49a269fc
+# %% ../nbs/05_vit.ipynb #265ce391
 class ViT(nn.Module):
     "A Vision Transformer [ViT], (B, C, H, W) → (B, num_classes), with timm's parameter names."
     def __init__(self, cfg: ViTConfig = ViTConfig()):
@@ -148,7 +148,7 @@ class ViT(nn.Module):
         shape = (1, cfg.num_prefix + self.patch_embed.num_patches, D)
         self.pos_embed = None if cfg.pos == "none" else nn.Parameter(torch.zeros(shape), requires_grad=cfg.pos == "learned")
         self.pos_drop = nn.Dropout(cfg.pos_drop_rate)
-        rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate, cfg.depth).tolist()
+        rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate, cfg.depth, device="cpu").tolist()
         self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate, cfg.attn_drop_rate,
                                       cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first) for rate in rates))
         mean = cfg.pool == "mean"   # timm norms after the mean, and calls that norm fc_norm
