@@ -49,7 +49,7 @@ def my_rows(n: int) -> slice:
     "This process's rows of n."
     return slice(n * rank() // world_size(), n * (rank() + 1) // world_size())
 
-# %% ../nbs/09f_many_gpus.ipynb #80752c7e
+# %% ../nbs/09f_many_gpus.ipynb #4160e461
 def average(x: Tensor) -> Tensor:
     "The mean of a tensor over all processes."
     if world_size() > 1:
@@ -75,7 +75,7 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     "The model itself, or wrapped so that backward averages the gradients."
     if world_size() == 1:
         return model
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True)    # gradients travel from where they lie
 
 def same_values(tensors):
     "Give all processes the first one's values: of the weights before a run, of buffers such as batch norm's statistics, of which each has seen other images, after an epoch."

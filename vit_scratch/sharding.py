@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .distributed import world_size
 
-# %% ../nbs/09g_sharding.ipynb #2c09b6eb
+# %% ../nbs/09g_sharding.ipynb #2ef524eb
 def shard(model: nn.Module, device: torch.device):
     "Cut a model's weights over all processes, in place, block by block [ZeRO, stage 3; FSDP2]. Alone, nothing happens."
     if world_size() == 1:
@@ -22,8 +22,8 @@ def shard(model: nn.Module, device: torch.device):
     mesh = dist.init_device_mesh(device.type, (world_size(),))
     for stack in model.children():
         for block in stack if isinstance(stack, (nn.ModuleList, nn.Sequential)) else ():
-            fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)                # what no block has: embedding, positions, norm, head
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)    # what no block has: embedding, positions, norm, head; let go after a forward, too, since no backward follows a validation
 
 # %% ../nbs/09g_sharding.ipynb #a84481ad
 def whole(value):
