@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'MAY_CHANGE', 'Parser', 'check_text', 'find_recipe', 'nearest',
            'check_names', 'recipe_for', 'train_parser', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
-# %% ../nbs/41_cli.ipynb #47bc16fa
+# %% ../nbs/41_cli.ipynb #348491d5
 import argparse, difflib, re, sys
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 from .core import InputError, package_folder
 from .data import BUILT_IN
 from .distributed import leave
-from .runs import attend_files, evaluate_run, predict_files, resume_run, train_run
+from .runs import attend_files, evaluate_run, explore_file, predict_files, resume_run, train_run
 from .settings import TrainConfig
 from .vit import ViTConfig
 
@@ -116,22 +116,24 @@ def train_parser(argv: list[str]) -> Parser:
     check_names(p, recipe, argv)
     return p
 
-# %% ../nbs/41_cli.ipynb #3569ec89
+# %% ../nbs/41_cli.ipynb #972ef46b
 def build_parser(argv: list[str]) -> Parser:
     "The whole command line."
     parser = Parser(prog="vit_scratch", description="Train a small Vision Transformer and look inside it.")
     commands = parser.add_subcommands()
     commands.add_subcommand("train", train_parser(argv if argv[:1] == ["train"] else []), help="train a model and leave a run folder")
-    for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"), ("attend", "draw where a run's model looks")):
+    for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"), ("attend", "draw where a run's model looks"), ("explore", "an interactive page: every layer, head and patch")):
         p = Parser(description=f"vit_scratch {name}: {what}.")
         p.add_argument("run", type=str, help="a run folder")
         p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
         if name == "evaluate":
             p.add_argument("--split", default="val", type=str, help="val, test or train; the test images are for the end")
+        elif name == "explore":
+            p.add_argument("image", type=str, help="an image file of any size")
         else:
             p.add_argument("images", type=str, nargs="+", help="image files of any size")
-        if name == "attend":
-            p.add_argument("--out", default=None, type=str | None, help="folder for the pictures (default: the run folder)")
+        if name in ("attend", "explore"):
+            p.add_argument("-o", "--out", default=None, type=str | None, help={"attend": "folder for the pictures", "explore": "the page"}[name] + " (default: in the run folder)")
         commands.add_subcommand(name, p, help=what)
     return parser
 
@@ -154,7 +156,7 @@ def train(args, argv: list[str]):
         return print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
     return train_run(model_args, cfg, {theirs: options[ours] for ours, theirs in DATA_OPTIONS.items()}, args.out)
 
-# %% ../nbs/41_cli.ipynb #360260de
+# %% ../nbs/41_cli.ipynb #fb87f408
 def run_command(argv: list[str]):
     "Parse the arguments and do what they ask."
     parser = build_parser(argv)
@@ -169,6 +171,8 @@ def run_command(argv: list[str]):
         print(evaluate_run(options.run, options.split, options.device))
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
+    elif command == "explore":
+        print(explore_file(options.run, options.image, options.out, options.device))
     else:
         print("\n".join(str(path) for path in attend_files(options.run, options.images, options.out, options.device)))
 

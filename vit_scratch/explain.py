@@ -80,7 +80,7 @@ def grad_cam(model: nn.Module, x: Tensor, target: Tensor,
     tokens, gradient = caught[0][:, prefix:].detach(), gradient[:, prefix:]      # (B, N, D)
     return (tokens * gradient.mean(1, keepdim=True)).sum(-1).relu().unflatten(-1, grid)
 
-# %% ../nbs/11_explain.ipynb #5050ccc8
+# %% ../nbs/11_explain.ipynb #addd4ec6
 def input_gradient(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (B, C, H, W)
     "The gradient of the target's score with respect to the pixels [Gradients, §3]."
     x = x.detach().requires_grad_()
@@ -91,10 +91,10 @@ def smoothgrad(model: nn.Module, x: Tensor, target: Tensor,
                noise: float = 0.15,    # their deviation, as a share of the image's range
                seed: int = 0,
               ) -> Tensor:             # (B, C, H, W)
-    "`input_gradient` averaged over noisy copies [SmoothGrad, eq. 2]."
+    "`input_gradient` averaged over noisy copies [SmoothGrad, §3]."
     g = torch.Generator().manual_seed(seed)
     spread = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
-    copies = (x + spread * torch.randn(x.shape, generator=g).to(x.device) for _ in range(n))
+    copies = (x + spread * torch.randn(x.shape[1:], generator=g).to(x.device) for _ in range(n))     # the same noise for each image
     return sum(input_gradient(model, copy, target) for copy in copies) / n
 
 # %% ../nbs/11_explain.ipynb #c3a81ed1
@@ -112,7 +112,7 @@ def occlusion(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (
             lost[:, r, c] = before - probability(covered)
     return lost
 
-# %% ../nbs/11_explain.ipynb #0d1841c9
+# %% ../nbs/11_explain.ipynb #d7535d68
 def from_tokens(through: Tensor, model: nn.Module, x: Tensor) -> Tensor:     # (B, T, T) → (B, rows, columns)
     "The row of the token that the head reads, on the grid of patches."
     return over_image(through[None, :, None], patch_grid(model, x), default_query(model))[0, :, 0]
@@ -155,7 +155,7 @@ def explain(model: nn.Module,                # ours, timm's or torchvision's
             heat = METHODS[method](model, x.detach().requires_grad_(), target).detach().float().cpu()
     finally:
         model.train(was_training)
-    return heat if heat.shape[1:] == x.shape[2:] else F.interpolate(heat[:, None], x.shape[2:], mode="bilinear")[:, 0]
+    return heat if heat.shape[1:] == x.shape[2:] else F.interpolate(heat[:, None], x.shape[2:], mode="nearest-exact")[:, 0]
 
 # %% ../nbs/11_explain.ipynb #757a2857
 def show_explanations(model: nn.Module, x: Tensor,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .core import InputError
 from .maps import attention_layers, attention_maps, patch_grid
 
-# %% ../nbs/10b_inside.ipynb #4a93ff0a
+# %% ../nbs/10b_inside.ipynb #066979bb
 def attention_distance(maps: Tensor,               # (L, B, h, T, T)
                        grid: tuple[int, int],      # (rows, columns) of patches
                        patch_size: int = 1,        # P, to get pixels
@@ -26,7 +26,8 @@ def attention_distance(maps: Tensor,               # (L, B, h, T, T)
     rows, columns = grid
     place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()      # (N, 2)
     among = maps[..., -rows*columns:, -rows*columns:]
-    return patch_size * (among * torch.cdist(place, place)).sum((-2, -1)) / among.sum((-2, -1))
+    far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1).clamp(min=1e-12)      # each asking patch counts once
+    return patch_size * far.mean(-1)
 
 # %% ../nbs/10b_inside.ipynb #023e52ae
 def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the model reads them
@@ -44,7 +45,7 @@ def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the
     ax.margins(y=0.2)
     return ax
 
-# %% ../nbs/10b_inside.ipynb #00dec5ed
+# %% ../nbs/10b_inside.ipynb #1c5070ce
 def position_similarity(model: nn.Module,
                         grid: tuple[int, int] | None = None,      # (rows, columns); left out: square
                        ) -> Tensor:                               # (N, rows, columns), −1 to 1
@@ -59,7 +60,7 @@ def position_similarity(model: nn.Module,
     return (unit @ unit.T).unflatten(-1, (rows, columns))
 
 def show_positions(model: nn.Module, grid: tuple[int, int] | None = None, every: int = 1, figsize: tuple = (4.2, 4.2)) -> Figure:
-    "One small map for each place (or every second, third, …), laid out as the places are; one scale for all, without each place's similarity to itself."
+    "One small map for each place (or every second, third, …), laid out as the places are; one scale for all, which leaves out each place's similarity to itself."
     maps = position_similarity(model, grid)
     rows, columns = maps.shape[1:]
     top = maps.flatten(1).masked_fill(torch.eye(rows*columns, dtype=torch.bool), 0).abs().max().item()

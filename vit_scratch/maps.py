@@ -147,8 +147,10 @@ def show_attention(model: nn.Module,
     axes[0, 0].set_title("image", fontsize=8)
     return fig
 
-# %% ../nbs/10_attention_maps.ipynb #ff028d15
-def untrained_twin(model: nn.Module, seed: int = 0) -> nn.Module:
+# %% ../nbs/10_attention_maps.ipynb #85bd528c
+def untrained_twin(model: nn.Module,
+                   seed: int = 10_000,      # not the one that training began with: its own first weights are no independent witness
+                  ) -> nn.Module:
     "A model of the same shape with random weights: what any picture of the trained one has to be compared with. Other libraries' models keep their tokens and positions."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
