@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'run_folder', 'read_config',
-           'same_data', 'load_run', 'predict_files', 'attend_files', 'explore_file', 'evaluate_run']
+           'same_data', 'load_run', 'predict_files', 'make_folder', 'attend_files', 'explore_file', 'evaluate_run']
 
 # %% ../nbs/40_runs.ipynb #b7a8d62a
 from dataclasses import dataclass, replace
@@ -180,15 +180,19 @@ def predict_files(folder, paths: list, top: int = 3, device: str = "auto") -> st
         lines.append(f"{path}: " + ", ".join(f"{run.classes[i]} {v:.1%}" for v, i in zip(best.values.tolist(), best.indices.tolist())))
     return "\n".join(lines)
 
-# %% ../nbs/40_runs.ipynb #160f732a
+# %% ../nbs/40_runs.ipynb #c05be22f
+def make_folder(folder: Path):
+    "Make a folder where there is none. Raises `InputError` if that cannot be done."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from None
+
 def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Path]:
     "Write one attention picture for each image, into `out` or the run folder; returns their paths."
     run, out = load_run(folder, device), Path(folder if out is None else out)
     pictures = [read_image(p, run.model.cfg.img_size) for p in paths]          # read all before writing any
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {out}: {error.strerror}") from None
+    make_folder(out)
     written = []
     for path, picture in zip(paths, pictures):
         figure = show_attention(run.model, normalize(picture[None], run.mean, run.std), picture=picture)
@@ -198,16 +202,16 @@ def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Pa
         plt.close(figure)
     return written
 
-# %% ../nbs/40_runs.ipynb #62e90f20
+# %% ../nbs/40_runs.ipynb #2015845c
 def explore_file(folder, path, out=None, device: str = "auto") -> Path:
     "Write one image's explorer page, to `out` or into the run folder; returns its path."
     run = load_run(folder, device)
     out = Path(folder)/f"explore-{Path(path).stem}.html" if out is None else Path(out)
     picture = read_image(path, run.model.cfg.img_size)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     return explore(run.model, normalize(picture[None], run.mean, run.std), picture, run.classes).save(out)
 
-# %% ../nbs/40_runs.ipynb #d9d1f8fd
+# %% ../nbs/40_runs.ipynb #5024ee7e
 def evaluate_run(folder, split: str = "val", device: str = "auto") -> str:
     "A table of loss, accuracy and accuracy per class on one of the run's splits; with mistakes, confusion and calibration also as report.html in its folder."
     run = load_run(folder, device)
@@ -218,7 +222,7 @@ def evaluate_run(folder, split: str = "val", device: str = "auto") -> str:
     if run.model.cfg.img_size != data.img_size:
         part = part.centre(run.model.cfg.img_size)     # trained on crops
     scores = evaluate(run.model, part, data, amp=run.config["train"]["amp"])
-    Path(folder).mkdir(parents=True, exist_ok=True)       # the demo's own lies in the package
+    make_folder(Path(folder))                             # the demo's own lies in the package
     report = write_report(Path(folder)/"report.html", run.model, part, data, f"{data.name}: {split} images", run.config["train"]["amp"])
     lines = [f"{split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}; more in {report}"]
     return "\n".join(lines + [f"  {name:20} {'no images' if a is None else format(a, '7.2%')}" for name, a in zip(run.classes, scores["per_class"])])
