@@ -6,7 +6,7 @@
 __all__ = ['STYLE', 'confusion', 'confused_pairs', 'show_confusion', 'calibration', 'show_calibration', 'worst_mistakes',
            'show_mistakes', 'as_img', 'as_table', 'write_report']
 
-# %% ../nbs/11c_errors.ipynb #70a9c17c
+# %% ../nbs/11c_errors.ipynb #b0cb5540
 import base64, html, io
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .core import InputError, write_whole
 from .evaluation import predict_logits
 from .explain import explain
-from .splits import ImageData, Split, normalize
+from .splits import ImageData, Split, batches, normalize
 
 # %% ../nbs/11c_errors.ipynb #f187f141
 def confusion(answers: Tensor,      # (n,) class numbers
@@ -97,7 +97,7 @@ def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor
         a.axis("off")
     return fig
 
-# %% ../nbs/11c_errors.ipynb #da3a2d53
+# %% ../nbs/11c_errors.ipynb #aff683b4
 def as_img(figure: Figure, alt: str) -> str:
     "A figure as an <img> that carries its own data."
     buffer = io.BytesIO()
@@ -114,12 +114,13 @@ STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, s
 img { max-width: 100%; background: white } table { border-collapse: collapse } td, th { padding: 2px 12px 2px 0; text-align: left }"""
 
 def write_report(path,                  # the file to write
-                 model: nn.Module, split: Split, data: ImageData,
+                 model: nn.Module, split, data: ImageData,      # split: `Split` or `FileSplit`
                  title: str = "",
                  amp: str = "off",
                 ) -> Path:
     "One HTML page without links to elsewhere: accuracy per class, confusion, calibration, worst mistakes. Raises `InputError` if it cannot be written."
-    probs, labels = predict_logits(model, split.images, data, amp=amp).softmax(-1), split.labels.cpu()
+    logits = torch.cat([predict_logits(model, images, data, amp=amp) for images, _ in batches(split, 512)])      # in parts: the split may be larger than memory
+    probs, labels = logits.softmax(-1), split.labels.cpu()
     matrix = confusion(probs.argmax(-1), labels, data.num_classes)
     right, n, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     per_class = [(c, int(k), f"{r/k:.1%}" if k else "–", f"{r/a:.1%}" if a else "–") for c, r, k, a in zip(data.classes, right.tolist(), n.tolist(), answered.tolist())]
