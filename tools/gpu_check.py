@@ -12,7 +12,6 @@ from vit_scratch.data import load_data
 from vit_scratch.mixing import mix
 from vit_scratch.policy import AugmentConfig, augment, draw
 from vit_scratch.settings import TrainConfig
-from vit_scratch.splits import batches
 from vit_scratch.trainer import Steps
 from vit_scratch.training import fit
 from vit_scratch.vit import ViT, ViTConfig

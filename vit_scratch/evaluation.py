@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['predict_logits', 'tally', 'evaluate']
 
-# %% ../nbs/08c_evaluation.ipynb #25b46c81
+# %% ../nbs/08c_evaluation.ipynb #e4197c66
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .amp import autocast
+from .core import evaluating
 from .distributed import average, my_rows, world_size
 from .splits import ImageData, batches, normalize
 
-# %% ../nbs/08c_evaluation.ipynb #f95178d4
+# %% ../nbs/08c_evaluation.ipynb #4c529cd5
 @torch.no_grad()
 def predict_logits(model: nn.Module,
                    images: Tensor,        # (n, C, H, W) uint8
@@ -23,16 +24,12 @@ def predict_logits(model: nn.Module,
                    amp: str = "off",
                   ) -> Tensor:            # (n, num_classes) float, on the CPU
     "The model's answers in evaluation mode, without augmentation; the model's mode is restored."
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        parts = []
+    parts, device = [], next(model.parameters()).device
+    with evaluating(model):
         for part in images.split(batch_size):
             with autocast(amp, device):
                 parts.append(model(normalize(part.to(device), data.mean, data.std)).float())
-        return torch.cat(parts).cpu()
-    finally:
-        model.train(was_training)
+    return torch.cat(parts).cpu()
 
 # %% ../nbs/08c_evaluation.ipynb #be368cf4
 @torch.no_grad()

@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'rollout', 'attention_in_graph', 'class_score', 'relevance', 'grad_cam', 'input_gradient', 'smoothgrad',
            'occlusion', 'from_tokens', 'centre', 'explain', 'show_explanations']
 
-# %% ../nbs/11_explain.ipynb #41e10148
+# %% ../nbs/11_explain.ipynb #0b3f8e56
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .attention import attention_weights
-from .core import InputError
+from .core import InputError, evaluating
 from .maps import attention_layers, attention_maps, default_query, over_image, patch_grid, split_heads
 
 # %% ../nbs/11_explain.ipynb #d13f718c
@@ -112,7 +112,7 @@ def occlusion(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (
             lost[:, r, c] = before - probability(covered)
     return lost
 
-# %% ../nbs/11_explain.ipynb #d7535d68
+# %% ../nbs/11_explain.ipynb #2e1cf247
 def from_tokens(through: Tensor, model: nn.Module, x: Tensor) -> Tensor:     # (B, T, T) → (B, rows, columns)
     "The row of the token that the head reads, on the grid of patches."
     return over_image(through[None, :, None], patch_grid(model, x), default_query(model))[0, :, 0]
@@ -143,9 +143,8 @@ def explain(model: nn.Module,                # ours, timm's or torchvision's
     "Which pixels speak for a class. Raises `InputError` for an unknown method or a class that does not exist."
     if method not in METHODS:
         raise InputError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    was_training, x = model.training, x.to(next(model.parameters()).device)
-    model.eval()
-    try:
+    x = x.to(next(model.parameters()).device)
+    with evaluating(model):
         with torch.no_grad():
             logits = model(x)
         target = logits.argmax(-1) if target is None else torch.as_tensor(target, device=x.device).expand(len(x))
@@ -153,8 +152,6 @@ def explain(model: nn.Module,                # ours, timm's or torchvision's
             raise InputError(f"target {target.tolist()} is not among the classes 0 to {logits.shape[1] - 1}")
         with torch.enable_grad():
             heat = METHODS[method](model, x.detach().requires_grad_(), target).detach().float().cpu()
-    finally:
-        model.train(was_training)
     return heat if heat.shape[1:] == x.shape[2:] else F.interpolate(heat[:, None], x.shape[2:], mode="nearest-exact")[:, 0]
 
 # %% ../nbs/11_explain.ipynb #757a2857

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST', 'quantize', 'part', 'parts', 'as_png', 'Explorer', 'explore']
 
-# %% ../nbs/12_explorer.ipynb #46e7608d
+# %% ../nbs/12_explorer.ipynb #3aeb5789
 import base64, html, io, json
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .core import InputError, package_folder, write_whole
+from .core import InputError, evaluating, package_folder, write_whole
 from .explain import relevance, rollout
 from .maps import attention_maps, default_query, patch_grid, untrained_twin
 
@@ -44,7 +44,7 @@ def as_png(picture: Tensor) -> str:     # (C, H, W) uint8
     Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()).save(buffer, "png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-# %% ../nbs/12_explorer.ipynb #75348c31
+# %% ../nbs/12_explorer.ipynb #69ae625c
 class Explorer:
     "An interactive page: shows itself in a notebook, `save` writes it to a file."
     def __init__(self, page: str):
@@ -74,10 +74,10 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
     x = (img[None] if img.ndim == 3 else img).to(next(model.parameters()).device)
     if len(x) != 1:
         raise InputError(f"the explorer shows one image, got {len(x)}")
-    was_training, twin = model.training, untrained_twin(model)
-    try:
+    twin = untrained_twin(model)
+    with evaluating(model):
         with torch.no_grad():
-            p, before = model.eval()(x).softmax(-1)[0].cpu(), twin(x).softmax(-1)[0].cpu()
+            p, before = model(x).softmax(-1)[0].cpu(), twin(x).softmax(-1)[0].cpu()
         target = int(p.argmax()) if target is None else target
         if not 0 <= target < len(p):
             raise InputError(f"target {target} is not among the classes 0 to {len(p) - 1}")
@@ -87,8 +87,6 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
         if (size := 2 * len(layers) * (shape[2] + 2) * shape[-1]**2 * 4 // 3) > LARGEST:
             raise InputError(f"{len(layers)} layers of {shape[2]} heads and {shape[-1]} tokens make a page of {size/1e6:.0f} MB; choose fewer layers, such as layers=[{shape[0] - 1}]")
         models = [{"name": name, **parts(m, x, wanted, layers)} for name, m in (("trained", model), ("untrained", twin))]
-    finally:
-        model.train(was_training)
     if picture is None:
         picture = ((x[0] - x.amin()) / (x.amax() - x.amin()).clamp(min=1e-6) * 255).to(torch.uint8)
     grid = patch_grid(model, x)

@@ -6,7 +6,7 @@
 __all__ = ['attention_distance', 'show_distance', 'position_similarity', 'show_positions', 'principal', 'patch_filters',
            'show_filters', 'tokens_at', 'feature_colours', 'show_features']
 
-# %% ../nbs/10b_inside.ipynb #24eafe79
+# %% ../nbs/10b_inside.ipynb #e58afdcc
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from .core import InputError
+from .core import InputError, evaluating
 from .maps import attention_layers, attention_maps, patch_grid
 
 # %% ../nbs/10b_inside.ipynb #066979bb
@@ -102,7 +102,7 @@ def show_filters(model: nn.Module, k: int = 16, ncols: int = 8, figsize: tuple |
         a.axis("off")
     return fig
 
-# %% ../nbs/10b_inside.ipynb #8c919461
+# %% ../nbs/10b_inside.ipynb #54f16d13
 def tokens_at(model: nn.Module, x: Tensor,
               layer: int,          # counted from 0; negative from the end
              ) -> Tensor:          # (B, N, D) on the CPU
@@ -110,13 +110,12 @@ def tokens_at(model: nn.Module, x: Tensor,
     layers, caught = attention_layers(model), []
     if not -len(layers) <= layer < len(layers):
         raise InputError(f"there is no layer {layer}; the model has {len(layers)}")
-    hook, was_training = layers[layer].register_forward_pre_hook(lambda attn, args: caught.append(args[0])), model.training
+    hook = layers[layer].register_forward_pre_hook(lambda attn, args: caught.append(args[0]))
     try:
-        with torch.no_grad():
-            model.eval()(x.to(next(model.parameters()).device))
+        with evaluating(model), torch.no_grad():
+            model(x.to(next(model.parameters()).device))
     finally:
         hook.remove()
-        model.train(was_training)
     rows, columns = patch_grid(model, x)
     return caught[0][:, -rows*columns:].float().cpu()
 

@@ -6,7 +6,7 @@
 __all__ = ['attention_layers', 'split_heads', 'recording', 'attention_maps', 'over_image', 'patch_grid', 'default_query',
            'show_attention', 'untrained_twin', 'share_on_object']
 
-# %% ../nbs/10_attention_maps.ipynb #3d882d83
+# %% ../nbs/10_attention_maps.ipynb #e421a594
 import copy
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .attention import attention_weights
-from .core import InputError
+from .core import InputError, evaluating
 
 # %% ../nbs/10_attention_maps.ipynb #f5df2a1d
 def attention_layers(model: nn.Module) -> list[nn.Module]:
@@ -59,7 +59,7 @@ def recording(model: nn.Module):
         for hook in hooks:
             hook.remove()
 
-# %% ../nbs/10_attention_maps.ipynb #be0c7f56
+# %% ../nbs/10_attention_maps.ipynb #b3406696
 @torch.no_grad()
 def attention_maps(model: nn.Module,             # a `ViT`, or one of timm's or torchvision's
                    x: Tensor,                    # images as the model reads them (B, C, H, W), float
@@ -67,13 +67,8 @@ def attention_maps(model: nn.Module,             # a `ViT`, or one of timm's or 
                   ) -> Tensor:                   # (L, B, h, T, T) on the CPU; rows sum to 1
     "Attention weights of every layer and head, recomputed inside the model's real forward pass in evaluation mode. Raises `InputError` for a model without layers to look into."
     attention_layers(model)
-    was_training = model.training
-    model.eval()
-    try:
-        with recording(model) as seen:
-            model(x.to(next(model.parameters()).device), *(() if mask is None else (mask,)))
-    finally:
-        model.train(was_training)
+    with evaluating(model), recording(model) as seen:
+        model(x.to(next(model.parameters()).device), *(() if mask is None else (mask,)))
     if len({w.shape for w in seen}) > 1:
         raise InputError(f"the layers of {type(model).__name__} see different numbers of tokens: {', '.join(str(w.shape[-1]) for w in seen)}")
     return torch.stack(seen)

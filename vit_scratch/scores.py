@@ -6,11 +6,11 @@
 __all__ = ['places', 'pointing', 'iou', 'box_masks', 'off_centre', 'deletion_curve', 'area', 'middle_ranks', 'rank_correlation',
            'score_explanations']
 
-# %% ../nbs/11b_scores.ipynb #35d1089b
+# %% ../nbs/11b_scores.ipynb #f0219ffc
 import torch
 from torch import Tensor, nn
 
-from .core import InputError
+from .core import InputError, evaluating
 from .explain import METHODS, explain
 from .maps import untrained_twin
 from .splits import ImageData, Split, normalize
@@ -51,7 +51,7 @@ def off_centre(masks: Tensor) -> Tensor:     # (B, H, W) → (B,) bool
     H, W = masks.shape[1:]
     return ~masks[:, H//2 - 1:H//2 + 1, W//2 - 1:W//2 + 1].any((1, 2))
 
-# %% ../nbs/11b_scores.ipynb #288a8a1d
+# %% ../nbs/11b_scores.ipynb #d30e98f9
 @torch.no_grad()
 def deletion_curve(model: nn.Module, x: Tensor, target: Tensor,    # (B, C, H, W), (B,)
                    heat: Tensor,                                   # (B, H, W)
@@ -62,9 +62,10 @@ def deletion_curve(model: nn.Module, x: Tensor, target: Tensor,    # (B, C, H, W
     x, target = x.to(device), target.to(device)
     place = (places(heat) / heat[0].numel()).view_as(heat).to(device)    # 0 for the brightest, towards 1
     curve = []
-    for s in share.tolist():
-        kept = (place < s if insert else place >= s)[:, None]            # (B, 1, H, W)
-        curve.append(model(x * kept).softmax(-1).gather(1, target[:, None])[:, 0].float().cpu())
+    with evaluating(model):
+        for s in share.tolist():
+            kept = (place < s if insert else place >= s)[:, None]        # (B, 1, H, W)
+            curve.append(model(x * kept).softmax(-1).gather(1, target[:, None])[:, 0].float().cpu())
     return torch.stack(curve, 1)
 
 def area(curve: Tensor) -> Tensor:       # (B, steps + 1) → (B,)
@@ -84,7 +85,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:      # (B, H, W) each → 
     a, b = (ranks - ranks.mean(1, keepdim=True) for ranks in (middle_ranks(a), middle_ranks(b)))
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
 
-# %% ../nbs/11b_scores.ipynb #ebfdd0e3
+# %% ../nbs/11b_scores.ipynb #e02233e6
 def score_explanations(model: nn.Module,
                        data: ImageData,
                        split: Split | None = None,      # images with masks or boxes; left out: data.test
@@ -96,10 +97,9 @@ def score_explanations(model: nn.Module,
     split = data.test if split is None else split
     if split.masks is None and split.boxes is None:
         raise InputError(f"{data.name} has neither masks nor boxes, so nobody knows where the objects are")
-    device, was_training = next(model.parameters()).device, model.training
-    models = {"trained": model.eval(), "untrained": untrained_twin(model, seed)}
+    device, models = next(model.parameters()).device, {"trained": model, "untrained": untrained_twin(model, seed)}
     x = normalize(split.images, data.mean, data.std)
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         answers = torch.cat([model(part.to(device)).argmax(-1).cpu() for part in x.split(256)])
     chosen = (answers == split.labels).nonzero().flatten()[:n]
     x, target = x[chosen], split.labels[chosen]
@@ -113,5 +113,4 @@ def score_explanations(model: nn.Module,
         for kind, insert in (("deletion", False), ("insertion", True)):
             row["trained"][kind] = area(deletion_curve(model, x, target, heats["trained"], insert=insert)).mean().item()
         rows.append(row)
-    model.train(was_training)
     return rows
