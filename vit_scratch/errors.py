@@ -6,7 +6,7 @@
 __all__ = ['STYLE', 'confusion', 'confused_pairs', 'show_confusion', 'calibration', 'show_calibration', 'worst_mistakes',
            'show_mistakes', 'as_img', 'as_table', 'write_report']
 
-# %% ../nbs/11c_errors.ipynb #b0cb5540
+# %% ../nbs/11c_errors.ipynb #d923f0e3
 import base64, html, io
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .core import InputError, write_whole
 from .evaluation import predict_logits
 from .explain import explain
+from .maps import has_attention
 from .splits import ImageData, Split, batches, normalize
 
 # %% ../nbs/11c_errors.ipynb #f187f141
@@ -51,13 +52,13 @@ def show_confusion(matrix: Tensor, classes: list[str], ax: Axes | None = None, f
     ax.set(xlabel="answer", ylabel="true class", title="% of the true class")
     return ax
 
-# %% ../nbs/11c_errors.ipynb #d67de6b2
+# %% ../nbs/11c_errors.ipynb #055f7104
 def calibration(probs: Tensor,     # (n, num_classes), rows sum to 1
                 labels: Tensor,    # (n,)
                 bins: int = 15,
                ) -> tuple[Tensor, Tensor, Tensor, float]:     # mean confidence, accuracy, images of each bin (bins,); ECE (0–1)
     "Confidence against accuracy, and their mean difference, the ECE [Calibration, eq. 3]."
-    confidence, answers = probs.max(-1)
+    labels, (confidence, answers) = labels.cpu(), probs.cpu().max(-1)
     bin_ = (confidence * bins).ceil().long().clamp(1, bins) - 1          # (low, high]: 1.0 belongs to the last
     add = lambda values: torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_, values.double())
     count = add(torch.ones(len(labels)))
@@ -75,10 +76,10 @@ def show_calibration(probs: Tensor, labels: Tensor, bins: int = 15, ax: Axes | N
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.04), title=f"ECE {100*ece:.1f}%")
     return ax
 
-# %% ../nbs/11c_errors.ipynb #c2ff9979
+# %% ../nbs/11c_errors.ipynb #e33f50f5
 def worst_mistakes(probs: Tensor, labels: Tensor, n: int = 8) -> Tensor:      # indices, the most confident first
     "The wrong answers that were given with most confidence."
-    confidence, answers = probs.max(-1)
+    labels, (confidence, answers) = labels.cpu(), probs.cpu().max(-1)
     wrong = (answers != labels).nonzero().flatten()
     return wrong[confidence[wrong].argsort(descending=True)[:n]]
 
@@ -87,12 +88,13 @@ def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor
     worst = worst_mistakes(probs, split.labels, n)
     if not len(worst):
         raise InputError("not a single answer is wrong: there is no mistake to show")
-    images = split[worst].images
-    heat = explain(model, normalize(images, data.mean, data.std), probs[worst].argmax(-1))
+    labels, images = split.labels[worst].cpu(), split[worst].images.cpu()
+    method = "relevance" if has_attention(model) else "gradient"
+    heat = explain(model, normalize(images, data.mean, data.std), probs[worst].argmax(-1), method)
     fig, axes = plt.subplots(2, len(worst), figsize=figsize or (1.25*len(worst), 2.9), squeeze=False, layout="constrained")
-    for (upper, lower), i, image, h in zip(axes.T, worst.tolist(), images, heat):
+    for (upper, lower), i, label, image, h in zip(axes.T, worst.tolist(), labels, images, heat):
         upper.imshow(image.permute(1, 2, 0)); lower.imshow(h, cmap="magma")
-        upper.set_title(f"{data.classes[split.labels[i]]}\ncalled {data.classes[probs[i].argmax()]}\n{probs[i].max():.0%}", fontsize=7)
+        upper.set_title(f"{data.classes[label]}\ncalled {data.classes[probs[i].argmax()]}\n{probs[i].max():.0%}", fontsize=7)
     for a in axes.flat:
         a.axis("off")
     return fig
