@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['attention_distance', 'show_distance', 'position_similarity', 'show_positions', 'principal', 'patch_filters',
-           'show_filters', 'tokens_at', 'feature_colours', 'show_features']
+           'show_filters', 'tokens_at', 'feature_colours', 'show_features', 'looks']
 
-# %% ../nbs/10b_inside.ipynb #e58afdcc
+# %% ../nbs/10b_inside.ipynb #206a4d56
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -15,26 +15,27 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from .core import InputError, evaluating
-from .maps import attention_layers, attention_maps, patch_grid
+from .maps import attention_layers, attention_maps, patch_grid, untrained_twin
 
-# %% ../nbs/10b_inside.ipynb #066979bb
+# %% ../nbs/10b_inside.ipynb #2fd78f1f
 def attention_distance(maps: Tensor,               # (L, B, h, T, T)
                        grid: tuple[int, int],      # (rows, columns) of patches
-                       patch_size: int = 1,        # P, to get pixels
-                      ) -> Tensor:                 # (L, B, h), in patches times `patch_size`
+                       patch_size: int | tuple[int, int] = 1,      # P, or its height and width, to get pixels
+                      ) -> Tensor:                 # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
     "How far patches look on average, from centre to centre [ViT, app. D.7]; what goes to the class token is left out."
     rows, columns = grid
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()      # (N, 2)
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(patch_size).float()      # (N, 2)
     among = maps[..., -rows*columns:, -rows*columns:]
-    far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1).clamp(min=1e-12)      # each asking patch counts once
-    return patch_size * far.mean(-1)
+    far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)      # each asking patch counts once; 0/0 for one that looks at the token alone
+    return far.nanmean(-1)
 
-# %% ../nbs/10b_inside.ipynb #023e52ae
+# %% ../nbs/10b_inside.ipynb #dec6b8b1
 def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the model reads them
                   ax: Axes | None = None, label: str = "", figsize: tuple = (4.5, 2.8)) -> Axes:
     "Mean attention distance of each head, in pixels, against depth."
     grid = patch_grid(model, x)
-    distance = attention_distance(attention_maps(model, x), grid, x.shape[-1] // grid[1]).mean(1)      # (L, h)
+    patch = tuple(side // n for side, n in zip(x.shape[-2:], grid))
+    distance = attention_distance(attention_maps(model, x), grid, patch).nanmean(1)      # (L, h)
     ax = ax or plt.subplots(figsize=figsize, layout="constrained")[1]
     depth = torch.arange(1, len(distance) + 1)
     points = ax.plot(depth, distance, "o", ms=4)
@@ -42,20 +43,22 @@ def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the
         line.set_color(points[0].get_color())
     points[0].set_label(label)
     ax.set(xlabel="layer", ylabel="distance (pixels)", xticks=depth.tolist())
-    ax.margins(y=0.2)
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.max().item()))          # from zero, or small differences fill the picture
     return ax
 
-# %% ../nbs/10b_inside.ipynb #1c5070ce
+# %% ../nbs/10b_inside.ipynb #515d22a6
 def position_similarity(model: nn.Module,
-                        grid: tuple[int, int] | None = None,      # (rows, columns); left out: square
+                        grid: tuple[int, int] | None = None,      # (rows, columns); left out: what the model says, or square
                        ) -> Tensor:                               # (N, rows, columns), −1 to 1
-    "Cosine between the position vectors of all patches [ViT, fig. 7]. Raises `InputError` for a model without them."
+    "Cosine between the position vectors of all patches [ViT, fig. 7]. Raises `InputError` for a model without them, or a grid that does not fit."
     found = getattr(model, "pos_embed", None)
     found = getattr(getattr(model, "encoder", None), "pos_embedding", None) if found is None else found      # torchvision's name
     if found is None:
         raise InputError(f"{type(model).__name__} adds no position vectors")
-    side = int(found.shape[1]**0.5)
-    rows, columns = (side, side) if grid is None else grid
+    side, own = int(found.shape[1]**0.5), getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    rows, columns = grid or own or (side, side)
+    if rows * columns > found.shape[1]:
+        raise InputError(f"{found.shape[1]} position vectors do not fill a grid of {rows}×{columns}")
     unit = F.normalize(found.detach()[0, -rows*columns:].float().cpu(), dim=-1)          # (N, D); class token and registers come first
     return (unit @ unit.T).unflatten(-1, (rows, columns))
 
@@ -72,29 +75,30 @@ def show_positions(model: nn.Module, grid: tuple[int, int] | None = None, every:
     fig.colorbar(shown, ax=axes, shrink=0.6, label="cosine")
     return fig
 
-# %% ../nbs/10b_inside.ipynb #b9c04da7
+# %% ../nbs/10b_inside.ipynb #8c16b441
 def principal(x: Tensor,        # (n, features)
               k: int,           # components
              ) -> Tensor:       # (k, features), orthonormal, the strongest first
-    "Principal components of rows, by a singular value decomposition of what is left without the mean."
+    "Principal components of rows, by a singular value decomposition of what is left without the mean; the largest number of each is positive."
     if not 0 < k <= min(x.shape):
         raise InputError(f"{k} components of {x.shape[0]} rows with {x.shape[1]} features were asked for")
     x = x.float() - x.float().mean(0)
-    return torch.linalg.svd(x, full_matrices=False).Vh[:k]
+    found = torch.linalg.svd(x, full_matrices=False).Vh[:k]
+    return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()      # either sign would do; always the same one
 
-def patch_filters(model: nn.Module, k: int = 16) -> Tensor:      # (k, C, P, P)
+def patch_filters(model: nn.Module, k: int = 16) -> Tensor:      # (k, C, P, P), fewer where there are not so many
     "The strongest principal components of the patch embedding's filters [ViT, fig. 7]. Raises `InputError` for a model without a convolution for patches."
     embed = getattr(model, "patch_embed", None)
     conv = getattr(embed, "proj", None) if embed is not None else getattr(model, "conv_proj", None)
     if not isinstance(conv, nn.Conv2d):
         raise InputError(f"{type(model).__name__} has no convolution that makes patches")
     weight = conv.weight.detach().float().cpu()
-    return principal(weight.flatten(1), k).unflatten(1, weight.shape[1:])
+    return principal(weight.flatten(1), min(k, *weight.flatten(1).shape)).unflatten(1, weight.shape[1:])
 
 def show_filters(model: nn.Module, k: int = 16, ncols: int = 8, figsize: tuple | None = None) -> Figure:
     "The filters as pictures, grey for zero, one scale for each."
     filters = patch_filters(model, k)
-    nrows = -(-k // ncols)
+    nrows = -(-len(filters) // ncols)
     fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (0.8*ncols, 0.85*nrows), squeeze=False, layout="constrained")
     for a, f in zip(axes.flat, filters):
         a.imshow((f / f.abs().max() / 2 + 0.5).permute(1, 2, 0))
@@ -102,11 +106,11 @@ def show_filters(model: nn.Module, k: int = 16, ncols: int = 8, figsize: tuple |
         a.axis("off")
     return fig
 
-# %% ../nbs/10b_inside.ipynb #54f16d13
+# %% ../nbs/10b_inside.ipynb #1e798276
 def tokens_at(model: nn.Module, x: Tensor,
               layer: int,          # counted from 0; negative from the end
              ) -> Tensor:          # (B, N, D) on the CPU
-    "What the patches' tokens are when this layer's attention reads them."
+    "The patches' tokens as this layer's attention reads them, after its norm."
     layers, caught = attention_layers(model), []
     if not -len(layers) <= layer < len(layers):
         raise InputError(f"there is no layer {layer}; the model has {len(layers)}")
@@ -145,3 +149,21 @@ def show_features(model: nn.Module, x: Tensor,
     for a in axes.flat:
         a.set(xticks=[], yticks=[])
     return fig
+
+# %% ../nbs/10b_inside.ipynb #d1221437
+def looks(model: nn.Module, x: Tensor,         # images (B, C, H, W), as the model reads them
+          pictures: Tensor,                    # the same (B, 3, H, W) uint8
+         ) -> dict[str, Figure | str]:         # by name; or why there is none
+    "The four pictures of this chapter: distances beside an untrained model's, positions, filters, features."
+    def distances() -> Figure:
+        ax = show_distance(untrained_twin(model), x, label="untrained")
+        show_distance(model, x, ax, label="trained").legend(fontsize=8)
+        return ax.figure
+    def one(draw) -> Figure | str:
+        try:
+            return draw()
+        except InputError as error:
+            return str(error)
+    every = -(-max(patch_grid(model, x)) // 8)          # at most eight small maps in a row
+    return {"distances": one(distances), "positions": one(lambda: show_positions(model, every=every)), "filters": one(lambda: show_filters(model)),
+            "features": one(lambda: show_features(model, x, pictures, n=min(8, len(x))))}

@@ -6,7 +6,7 @@
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'run_folder', 'read_config',
            'same_data', 'load_run', 'predict_files', 'make_folder', 'attend_files', 'explore_file', 'evaluate_run']
 
-# %% ../nbs/40_runs.ipynb #b7a8d62a
+# %% ../nbs/40_runs.ipynb #1caffacb
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .distributed import first_alone, from_first, join, rank, world_size
 from .errors import write_report
 from .explorer import explore
 from .files import FileSplit, read_image
+from .inside import looks
 from .maps import show_attention
 from .evaluation import evaluate
 from .settings import TrainConfig, check
@@ -180,7 +181,7 @@ def predict_files(folder, paths: list, top: int = 3, device: str = "auto") -> st
         lines.append(f"{path}: " + ", ".join(f"{run.classes[i]} {v:.1%}" for v, i in zip(best.values.tolist(), best.indices.tolist())))
     return "\n".join(lines)
 
-# %% ../nbs/40_runs.ipynb #c05be22f
+# %% ../nbs/40_runs.ipynb #f41e37f8
 def make_folder(folder: Path):
     "Make a folder where there is none. Raises `InputError` if that cannot be done."
     try:
@@ -189,7 +190,7 @@ def make_folder(folder: Path):
         raise InputError(f"cannot write into {folder}: {error.strerror}") from None
 
 def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Path]:
-    "Write one attention picture for each image, into `out` or the run folder; returns their paths."
+    "Write one attention picture for each image, and those of `looks`, into `out` or the run folder; returns their paths."
     run, out = load_run(folder, device), Path(folder if out is None else out)
     pictures = [read_image(p, run.model.cfg.img_size) for p in paths]          # read all before writing any
     make_folder(out)
@@ -198,6 +199,14 @@ def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Pa
         figure = show_attention(run.model, normalize(picture[None], run.mean, run.std), picture=picture)
         stem, same = Path(path).stem, sum(Path(p).stem == Path(path).stem for p in paths[:len(written)])
         written.append(out / f"attention-{stem}{f'-{same + 1}' if same else ''}.png")
+        figure.savefig(written[-1], dpi=130)
+        plt.close(figure)
+    images = torch.stack(pictures[:16])          # enough to average over
+    for name, figure in looks(run.model, normalize(images, run.mean, run.std), images).items():
+        if isinstance(figure, str):
+            print(f"no {name}.png: {figure}")
+            continue
+        written.append(out / f"{name}.png")
         figure.savefig(written[-1], dpi=130)
         plt.close(figure)
     return written
