@@ -6,7 +6,7 @@
 __all__ = ['STYLE', 'confusion', 'confused_pairs', 'show_confusion', 'calibration', 'show_calibration', 'worst_mistakes',
            'show_mistakes', 'as_img', 'as_table', 'write_report']
 
-# %% ../nbs/11c_errors.ipynb #d923f0e3
+# %% ../nbs/11c_errors.ipynb #b0cb5540
 import base64, html, io
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from .core import InputError, write_whole
 from .evaluation import predict_logits
 from .explain import explain
-from .maps import has_attention
 from .splits import ImageData, Split, batches, normalize
 
 # %% ../nbs/11c_errors.ipynb #f187f141
@@ -76,7 +75,7 @@ def show_calibration(probs: Tensor, labels: Tensor, bins: int = 15, ax: Axes | N
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.04), title=f"ECE {100*ece:.1f}%")
     return ax
 
-# %% ../nbs/11c_errors.ipynb #e33f50f5
+# %% ../nbs/11c_errors.ipynb #8d893ee0
 def worst_mistakes(probs: Tensor, labels: Tensor, n: int = 8) -> Tensor:      # indices, the most confident first
     "The wrong answers that were given with most confidence."
     labels, (confidence, answers) = labels.cpu(), probs.cpu().max(-1)
@@ -89,8 +88,11 @@ def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor
     if not len(worst):
         raise InputError("not a single answer is wrong: there is no mistake to show")
     labels, images = split.labels[worst].cpu(), split[worst].images.cpu()
-    method = "relevance" if has_attention(model) else "gradient"
-    heat = explain(model, normalize(images, data.mean, data.std), probs[worst].argmax(-1), method)
+    x, answers = normalize(images, data.mean, data.std), probs[worst].argmax(-1)
+    try:
+        heat = explain(model, x, answers, "relevance")
+    except InputError:                                # no attention, or none that can be looked into
+        heat = explain(model, x, answers, "gradient")
     fig, axes = plt.subplots(2, len(worst), figsize=figsize or (1.25*len(worst), 2.9), squeeze=False, layout="constrained")
     for (upper, lower), i, label, image, h in zip(axes.T, worst.tolist(), labels, images, heat):
         upper.imshow(image.permute(1, 2, 0)); lower.imshow(h, cmap="magma")

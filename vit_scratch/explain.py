@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from .core import InputError, evaluating
 from .maps import attention_layers, attention_maps, default_query, look_again, over_image, patch_grid
 
-# %% ../nbs/11_explain.ipynb #d13f718c
+# %% ../nbs/11_explain.ipynb #b2db3bf9
 def rollout(maps: Tensor,     # attention (L, B, h, T, T)
            ) -> Tensor:       # (B, T, T): of which input tokens each output token is made; rows sum to 1
     "Attention followed through all layers, half of each being the residual path [Rollout, eq. 1]."
-    eye = torch.eye(maps.shape[-1])
+    eye = torch.eye(maps.shape[-1]).to(maps)
     through = eye
     for layer in maps.mean(2):                        # (B, T, T)
         through = (layer + eye) / 2 @ through
@@ -56,14 +56,14 @@ def class_score(logits: Tensor, target: Tensor) -> Tensor:      # (B, num_classe
     "The sum over the batch of each image's score for its target: its gradient is each image's own."
     return logits.gather(1, target[:, None]).sum()
 
-# %% ../nbs/11_explain.ipynb #4dc49a79
+# %% ../nbs/11_explain.ipynb #295efa11
 def relevance(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:     # (B, C, H, W), (B,) → (L, B, T, T)
     "Attention times its gradient, where positive, accumulated through each layer [Relevance, eq. 5–6]; the last is the result."
-    with torch.enable_grad(), attention_in_graph(model) as seen:
+    with evaluating(model), torch.enable_grad(), attention_in_graph(model) as seen:
         score = class_score(model(x.detach().requires_grad_()), target)      # so that frozen weights do no harm
     return accumulate([w.detach() for w in seen], torch.autograd.grad(score, seen))
 
-# %% ../nbs/11_explain.ipynb #6704e7b0
+# %% ../nbs/11_explain.ipynb #8735f16c
 def grad_cam(model: nn.Module, x: Tensor, target: Tensor,
              layer: nn.Module | None = None,      # whose input to take; left out: the last attention layer's
             ) -> Tensor:                          # (B, rows, columns)
@@ -71,7 +71,7 @@ def grad_cam(model: nn.Module, x: Tensor, target: Tensor,
     caught = []
     hook = (layer or attention_layers(model)[-1]).register_forward_pre_hook(lambda module, args: caught.append(args[0]))
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             score = class_score(model(x.detach().requires_grad_()), target)
     finally:
         hook.remove()
@@ -81,10 +81,10 @@ def grad_cam(model: nn.Module, x: Tensor, target: Tensor,
     tokens, gradient = caught[0][:, prefix:].detach(), gradient[:, prefix:]      # (B, N, D)
     return (tokens * gradient.mean(1, keepdim=True)).sum(-1).relu().unflatten(-1, grid)
 
-# %% ../nbs/11_explain.ipynb #55eeae60
+# %% ../nbs/11_explain.ipynb #8d754ce3
 def input_gradient(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (B, C, H, W)
     "The gradient of the target's score with respect to the pixels [Gradients, §3]."
-    with torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         x = x.detach().requires_grad_()
         return torch.autograd.grad(class_score(model(x), target), x)[0]
 
@@ -99,19 +99,21 @@ def smoothgrad(model: nn.Module, x: Tensor, target: Tensor,
     copies = (x + spread * torch.randn(x.shape[1:], generator=g).to(x) for _ in range(n))     # the same noise for each image
     return sum(input_gradient(model, copy, target) for copy in copies) / n
 
-# %% ../nbs/11_explain.ipynb #c3a81ed1
+# %% ../nbs/11_explain.ipynb #1d89dc5b
 @torch.no_grad()
 def occlusion(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (B, rows, columns)
     "The probability that the target loses when a patch is covered with the mean colour [Occlusion, §4.2]."
     rows, columns = patch_grid(model, x)
     height, width = x.shape[-2] // rows, x.shape[-1] // columns
     probability = lambda images: model(images).softmax(-1).gather(1, target[:, None])[:, 0]
-    before, lost = probability(x), torch.empty(len(x), rows, columns, device=x.device)
-    for r in range(rows):
-        for c in range(columns):
-            covered = x.clone()
-            covered[..., r*height:(r + 1)*height, c*width:(c + 1)*width] = 0      # 0 is the mean, after normalisation
-            lost[:, r, c] = before - probability(covered)
+    lost = torch.empty(len(x), rows, columns, device=x.device)
+    with evaluating(model):
+        before = probability(x)
+        for r in range(rows):
+            for c in range(columns):
+                covered = x.clone()
+                covered[..., r*height:(r + 1)*height, c*width:(c + 1)*width] = 0      # 0 is the mean, after normalisation
+                lost[:, r, c] = before - probability(covered)
     return lost
 
 # %% ../nbs/11_explain.ipynb #d7e1958f

@@ -53,7 +53,7 @@ def as_png(picture: Tensor) -> str:     # (C, H, W) uint8
     Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()).save(buffer, "png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-# %% ../nbs/12_explorer.ipynb #f243caf6
+# %% ../nbs/12_explorer.ipynb #2303cf22
 UNTRUSTED = "Here belongs an interactive page, which is shown in trusted notebooks only: choose Trust Notebook, or run this cell."
 
 class Explorer:
@@ -98,6 +98,8 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
         if (size := 2 * len(layers) * (shape[2] + 2) * shape[-1]**2 * 4 // 3) > LARGEST:
             raise InputError(f"{len(layers)} layers of {shape[2]} heads and {shape[-1]} tokens make a page of {size/1e6:.0f} MB; choose fewer layers, such as layers=[{shape[0] - 1}]")
         models = [{"name": name, **parts(m, x, wanted, layers)} for name, m in (("trained", model), ("untrained", twin))]
+    if picture is not None and (picture.dtype != torch.uint8 or picture.ndim != 3):
+        raise InputError(f"the picture is {picture.dtype} of shape {tuple(picture.shape)}; it must be uint8, (3, H, W)")
     if picture is None:
         picture = ((x[0] - x.amin()) / (x.amax() - x.amin()).clamp(min=1e-6) * 255).to(torch.uint8)
     grid = patch_grid(model, x)

@@ -29,16 +29,17 @@ def attention_distance(maps: Tensor,               # (L, B, h, T, T)
     far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)      # each asking patch counts once; 0/0 for one that looks at the token alone
     return far.nanmean(-1)
 
-# %% ../nbs/10b_inside.ipynb #dec6b8b1
+# %% ../nbs/10b_inside.ipynb #52710969
 def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the model reads them
-                  ax: Axes | None = None, label: str = "", figsize: tuple = (4.5, 2.8)) -> Axes:
+                  ax: Axes | None = None, label: str = "", figsize: tuple = (4.5, 2.8),
+                  offset: float = 0.0) -> Axes:      # to the side, so that two models' dots can stand beside each other
     "Mean attention distance of each head, in pixels, against depth."
     grid = patch_grid(model, x)
     patch = tuple(side // n for side, n in zip(x.shape[-2:], grid))
     distance = attention_distance(attention_maps(model, x), grid, patch).nanmean(1)      # (L, h)
     ax = ax or plt.subplots(figsize=figsize, layout="constrained")[1]
     depth = torch.arange(1, len(distance) + 1)
-    points = ax.plot(depth, distance, "o", ms=4)
+    points = ax.plot(depth + offset, distance, "o", ms=4, alpha=0.7)
     for line in points[1:]:
         line.set_color(points[0].get_color())
     points[0].set_label(label)
@@ -46,14 +47,14 @@ def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the
     ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.max().item()))          # from zero, or small differences fill the picture
     return ax
 
-# %% ../nbs/10b_inside.ipynb #515d22a6
+# %% ../nbs/10b_inside.ipynb #b374aab4
 def position_similarity(model: nn.Module,
                         grid: tuple[int, int] | None = None,      # (rows, columns); left out: what the model says, or square
                        ) -> Tensor:                               # (N, rows, columns), −1 to 1
     "Cosine between the position vectors of all patches [ViT, fig. 7]. Raises `InputError` for a model without them, or a grid that does not fit."
     found = getattr(model, "pos_embed", None)
     found = getattr(getattr(model, "encoder", None), "pos_embedding", None) if found is None else found      # torchvision's name
-    if found is None:
+    if not isinstance(found, Tensor):
         raise InputError(f"{type(model).__name__} adds no position vectors")
     side, own = int(found.shape[1]**0.5), getattr(getattr(model, "patch_embed", None), "grid_size", None)
     rows, columns = grid or own or (side, side)
@@ -150,14 +151,14 @@ def show_features(model: nn.Module, x: Tensor,
         a.set(xticks=[], yticks=[])
     return fig
 
-# %% ../nbs/10b_inside.ipynb #d1221437
+# %% ../nbs/10b_inside.ipynb #17d659bf
 def looks(model: nn.Module, x: Tensor,         # images (B, C, H, W), as the model reads them
           pictures: Tensor,                    # the same (B, 3, H, W) uint8
          ) -> dict[str, Figure | str]:         # by name; or why there is none
     "The four pictures of this chapter: distances beside an untrained model's, positions, filters, features."
     def distances() -> Figure:
-        ax = show_distance(untrained_twin(model), x, label="untrained")
-        show_distance(model, x, ax, label="trained").legend(fontsize=8)
+        ax = show_distance(untrained_twin(model), x, label="untrained", offset=-0.1)
+        show_distance(model, x, ax, label="trained", offset=0.1).legend(fontsize=8)
         return ax.figure
     def one(draw) -> Figure | str:
         try:
