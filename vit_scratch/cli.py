@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'MAY_CHANGE', 'Parser', 'check_text', 'find_recipe', 'nearest',
            'check_names', 'recipe_for', 'train_parser', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
-# %% ../nbs/41_cli.ipynb #348491d5
+# %% ../nbs/41_cli.ipynb #db81754b
 import argparse, difflib, re, sys
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser
 
+from .bench import bench
 from .core import InputError, package_folder
 from .data import BUILT_IN
 from .distributed import leave
@@ -116,7 +117,7 @@ def train_parser(argv: list[str]) -> Parser:
     check_names(p, recipe, argv)
     return p
 
-# %% ../nbs/41_cli.ipynb #972ef46b
+# %% ../nbs/41_cli.ipynb #db98b829
 def build_parser(argv: list[str]) -> Parser:
     "The whole command line."
     parser = Parser(prog="vit_scratch", description="Train a small Vision Transformer and look inside it.")
@@ -135,6 +136,12 @@ def build_parser(argv: list[str]) -> Parser:
         if name in ("attend", "explore"):
             p.add_argument("-o", "--out", default=None, type=str | None, help={"attend": "folder for the pictures", "explore": "the page"}[name] + " (default: in the run folder)")
         commands.add_subcommand(name, p, help=what)
+    p = Parser(description="vit_scratch bench: ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, where they are installed.")
+    p.add_argument("sizes", type=str, nargs="*", help="small (the default), system-a, vit-ti, vit-s, 16-tokens to 1024-tokens, or all")
+    for name, kind, default, what in (("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"), ("memory", bool, True, "also peak memory"),
+                                      ("device", str, "auto", "auto, cpu, cuda or mps"), ("batch", int | None, None, "images in a step (default: by size)"), ("out", str | None, None, "a JSON file")):
+        p.add_argument(f"--{name}", type=kind, default=default, help=what)
+    commands.add_subcommand("bench", p, help="how fast training and inference are, beside other implementations")
     return parser
 
 # %% ../nbs/41_cli.ipynb #931e48b0
@@ -156,7 +163,7 @@ def train(args, argv: list[str]):
         return print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
     return train_run(model_args, cfg, {theirs: options[ours] for ours, theirs in DATA_OPTIONS.items()}, args.out)
 
-# %% ../nbs/41_cli.ipynb #fb87f408
+# %% ../nbs/41_cli.ipynb #3cb0d281
 def run_command(argv: list[str]):
     "Parse the arguments and do what they ask."
     parser = build_parser(argv)
@@ -171,6 +178,8 @@ def run_command(argv: list[str]):
         print(evaluate_run(options.run, options.split, options.device))
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
+    elif command == "bench":
+        bench(**{name: value for name, value in vars(options).items() if not name.startswith("_")})
     elif command == "explore":
         print(explore_file(options.run, options.image, options.out, options.device))
     else:
