@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'MAY_CHANGE', 'Parser', 'check_text', 'find_recipe', 'nearest',
            'check_names', 'recipe_for', 'train_parser', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
-# %% ../nbs/41_cli.ipynb #db81754b
+# %% ../nbs/41_cli.ipynb #788ee1e5
 import argparse, difflib, re, sys
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +18,8 @@ from .bench import bench
 from .core import InputError, package_folder
 from .data import BUILT_IN
 from .distributed import leave
-from .runs import attend_files, evaluate_run, explore_file, predict_files, resume_run, train_run
+from .pictures import attend_files, evaluate_run, explore_file, predict_files
+from .runs import resume_run, train_run
 from .settings import TrainConfig
 from .vit import ViTConfig
 
