@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'LENGTHS', 'take_turns', 'spread', 'ceilings', 'operations', 'batch_for', 'training_step', 'inference',
            'megabytes', 'memory_of', 'peak_memory', 'compiled', 'bench_size', 'bench', 'describe_row']
 
-# %% ../nbs/21c_bench.ipynb #9f63b7b0
+# %% ../nbs/21c_bench.ipynb #2cc3cde3
 import statistics, subprocess, sys, time
 from typing import Callable
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .amp import autocast, choose_amp
 from .core import InputError, environment, pick_device, write_json
 from .peers import implementations
-from .vit import ViT, ViTConfig, preset
+from .vit import ViTConfig, preset
 
 # %% ../nbs/21c_bench.ipynb #9daed309
 def take_turns(steps: dict[str, Callable],      # name → what to time, called without arguments
