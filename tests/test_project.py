@@ -55,6 +55,11 @@ def test_site_agrees_with_settings():
     assert listed == {str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS}
 
 
+def test_no_two_pages_share_an_address():
+    pages = [str(p.relative_to(ROOT / "nbs").with_name(re.sub(r"^\d+[a-zA-Z0-9]*_", "", p.name))) for p in NOTEBOOKS]      # as nbdev names them
+    assert len(set(pages)) == len(pages), [page for page in pages if pages.count(page) > 1]
+
+
 def test_readme_is_the_index():
     text, pictures = readme.render()
     assert (ROOT / "README.md").read_text(encoding="utf-8") == text, "run: python tools/readme.py"
