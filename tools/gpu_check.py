@@ -9,9 +9,17 @@ import torch
 
 from vit_scratch.core import InputError, environment, set_seed, write_json
 from vit_scratch.data import load_data
+from vit_scratch.errors import write_report
+from vit_scratch.explain import METHODS, explain
+from vit_scratch.explorer import explore
+from vit_scratch.inside import looks
+from vit_scratch.maps import attention_maps
 from vit_scratch.mixing import mix
 from vit_scratch.policy import AugmentConfig, augment, draw
+from vit_scratch.runs import load_run
+from vit_scratch.scores import score_explanations
 from vit_scratch.settings import TrainConfig
+from vit_scratch.splits import normalize
 from vit_scratch.trainer import Steps
 from vit_scratch.training import fit
 from vit_scratch.vit import ViT, ViTConfig
@@ -65,12 +73,27 @@ def interrupted(data, device: str, folder: Path) -> dict:
     return {"resumed_differs_by": (whole - resumed).abs().max().item(), "repeated_differs_by": (whole - twice).abs().max().item()}
 
 
+def looking_inside(data, device: str, folder: Path) -> dict:
+    "Maps and explanations of the model that comes with the package, on the processor and on the device: by how much they differ, as a share of their largest value."
+    here, there = (load_run("demo", d) for d in ("cpu", device))
+    data, pictures = replace(data, mean=here.mean, std=here.std), data.test.images[:8]
+    x = normalize(pictures, data.mean, data.std)
+    off = lambda a, b: ((a - b).abs().max() / a.abs().max()).item()
+    report = {"attention": off(attention_maps(here.model, x), attention_maps(there.model, x))}
+    report |= {method: off(*(explain(run.model, x, data.test.labels[:8], method) for run in (here, there))) for method in METHODS}
+    looks(there.model, x, pictures)
+    score_explanations(there.model, data, data.test[:100], n=8, n_off_centre=4)
+    write_report(folder / "report.html", there.model, data.test[:100].to(device), data)
+    return report | {"same_page": abs(len(explore(here.model, x[:1], pictures[0]).page) - len(explore(there.model, x[:1], pictures[0]).page)) < 100}
+
+
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu.json")
     data, folder, report = load_data("shapes", n=20000), Path(tempfile.mkdtemp()), {}
     if device == "cpu":      # a dry run
         data = replace(data, train=data.train[:1280], val=data.val[:100], test=data.test[:100])
+    report["looking inside"] = looking_inside(data, device, folder)
     report["augmentation"] = same_augmentation(data, device)
     for amp in ("off", "bf16", "fp16"):
         report[amp] = run(data, device, amp=amp)[0]
