@@ -29,7 +29,7 @@ def attention_distance(maps: Tensor,               # (L, B, h, T, T)
     far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)      # each asking patch counts once; 0/0 for one that looks at the token alone
     return far.nanmean(-1)
 
-# %% ../nbs/10b_inside.ipynb #52710969
+# %% ../nbs/10b_inside.ipynb #a6236482
 def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the model reads them
                   ax: Axes | None = None, label: str = "", figsize: tuple = (4.5, 2.8),
                   offset: float = 0.0) -> Axes:      # to the side, so that two models' dots can stand beside each other
@@ -44,7 +44,7 @@ def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the
         line.set_color(points[0].get_color())
     points[0].set_label(label)
     ax.set(xlabel="layer", ylabel="distance (pixels)", xticks=depth.tolist())
-    ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.max().item()))          # from zero, or small differences fill the picture
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.nan_to_num().max().item()))          # from zero, or small differences fill the picture
     return ax
 
 # %% ../nbs/10b_inside.ipynb #b374aab4
