@@ -23,14 +23,14 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(dim=-1)
 
-# %% ../nbs/03_attention.ipynb #7aa7c571
-PLAIN_UP_TO = 256   # tokens; measured in this chapter
+# %% ../nbs/03_attention.ipynb #6ed51bc7
+PLAIN_UP_TO = {True: 256, False: 128}   # tokens, with and without gradients; measured in this chapter
 
-# %% ../nbs/03_attention.ipynb #24851b9b
+# %% ../nbs/03_attention.ipynb #777ae9c4
 def plain_is_faster(q: Tensor,  # queries (B, h, T, d)
                    ) -> bool:
-    "True where we take two matrix products instead of the fused kernel: training with short sequences on a CPU."
-    return q.device.type == "cpu" and q.shape[-2] <= PLAIN_UP_TO and torch.is_grad_enabled()
+    "True where we take two matrix products instead of the fused kernel: for short sequences in 16 bits on a CPU."
+    return q.device.type == "cpu" and q.element_size() == 2 and q.shape[-2] <= PLAIN_UP_TO[torch.is_grad_enabled()]
 
 # %% ../nbs/03_attention.ipynb #796773db
 class Attention(nn.Module):

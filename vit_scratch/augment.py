@@ -12,14 +12,14 @@ from torch import Tensor
 
 from .core import InputError
 
-# %% ../nbs/07_augment.ipynb #e1be3b19
+# %% ../nbs/07_augment.ipynb #aa6cf938
 def mirror(x: Tensor,        # images (B, C, H, W)
            heads: Tensor,    # (B,) bool: which to mirror
           ) -> Tensor:       # (B, C, H, W)
     "Mirror the chosen images left to right."
-    return torch.where(heads.to(x.device)[:, None, None, None], x.flip(-1), x)
+    return torch.where(heads.to(x.device, non_blocking=x.is_cuda)[:, None, None, None], x.flip(-1), x)
 
-# %% ../nbs/07_augment.ipynb #07d663fd
+# %% ../nbs/07_augment.ipynb #ae621871
 def shift_crop(x: Tensor,        # images (B, C, H, W)
                top: Tensor,      # (B,) rows
                left: Tensor,     # (B,) columns
@@ -33,8 +33,8 @@ def shift_crop(x: Tensor,        # images (B, C, H, W)
         if place.min() < 0 or place.max() > room + 2*padding:
             raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {room + 2*padding}")
     padded = F.pad(x, [padding]*4)
-    rows = (top[:, None] + torch.arange(height)).to(x.device)      # (B, height)
-    cols = (left[:, None] + torch.arange(width)).to(x.device)      # (B, width)
+    rows = (top[:, None] + torch.arange(height)).to(x.device, non_blocking=x.is_cuda)      # (B, height)
+    cols = (left[:, None] + torch.arange(width)).to(x.device, non_blocking=x.is_cuda)      # (B, width)
     image = torch.arange(B, device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)   # one gather
 
@@ -58,14 +58,14 @@ def flip(heads: Tensor) -> Tensor:        # (B,) bool → (B, 2, 3)
     "Mirror left to right where the coin says so."
     return affine(a=1 - 2*heads.float())
 
-# %% ../nbs/07_augment.ipynb #d7c2c851
+# %% ../nbs/07_augment.ipynb #1902c7a0
 def warp(x: Tensor,          # images (B, C, H, W), uint8 or float
          matrices: Tensor,   # (B, 2, 3), from output to input
         ) -> Tensor:         # (B, C, H, W), of x's type
     "Look every output pixel up in the input, between pixels where need be; black outside."
     half = torch.tensor([x.shape[-1], x.shape[-2]]) / 2                     # half the width, half the height
     theta = torch.cat([matrices[..., :2] * half / half[:, None], matrices[..., 2:] / half[:, None]], dim=-1)
-    grid = F.affine_grid(theta.to(x.device), x.shape, align_corners=False)
+    grid = F.affine_grid(theta.to(x.device, non_blocking=x.is_cuda), x.shape, align_corners=False)
     out = F.grid_sample(x.float(), grid, align_corners=False)
     return (out if x.is_floating_point() else out.round_().clamp_(0, 255)).to(x.dtype)
 

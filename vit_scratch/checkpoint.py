@@ -143,15 +143,15 @@ def plot_history(history: list[dict],
     ax[1].grid(alpha=0.3)
     return ax[0].figure
 
-# %% ../nbs/09b_checkpoints.ipynb #3e2a958a
-def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], best_epoch: int, val: dict, test: dict | None):
+# %% ../nbs/09b_checkpoints.ipynb #af7f023a
+def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], best_epoch: int, val: dict, test: dict | None, compile_seconds: float = 0.0):
     "result.json: everything a number needs to be believed; and curves.png."
     write_json(out/"result.json", {
         "dataset": data.name, "config": {"model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}, "seed": cfg.seed,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test) if data.test else 0}, "classes": list(data.classes),
         "epoch": best_epoch, "val": val, "test": test, "images_seen": history[-1]["images_seen"], "passes": history[-1]["images_seen"] / len(data.train),
-        "seconds": round(sum(row["seconds"] for row in history), 1), "environment": environment(), "history": history})
+        "seconds": round(sum(row["seconds"] for row in history), 1), "compile_seconds": round(compile_seconds, 1), "environment": environment(), "history": history})
     figure, picture = plot_history(history), io.BytesIO()
     figure.savefig(picture, dpi=110)
     write_whole(out/"curves.png", picture.getvalue())

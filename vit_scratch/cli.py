@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'MAY_CHANGE', 'Parser', 'check_text', 'find_recipe', 'nearest',
            'check_names', 'recipe_for', 'train_parser', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
-# %% ../nbs/41_cli.ipynb #788ee1e5
+# %% ../nbs/41_cli.ipynb #15b85937
 import argparse, difflib, re, sys
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +19,7 @@ from .core import InputError, package_folder
 from .data import BUILT_IN
 from .distributed import leave
 from .pictures import attend_files, evaluate_run, explore_file, predict_files
+from .pipelines import bench_pipelines
 from .runs import resume_run, train_run
 from .settings import TrainConfig
 from .vit import ViTConfig
@@ -118,7 +119,7 @@ def train_parser(argv: list[str]) -> Parser:
     check_names(p, recipe, argv)
     return p
 
-# %% ../nbs/41_cli.ipynb #db98b829
+# %% ../nbs/41_cli.ipynb #321b125e
 def build_parser(argv: list[str]) -> Parser:
     "The whole command line."
     parser = Parser(prog="vit_scratch", description="Train a small Vision Transformer and look inside it.")
@@ -139,7 +140,7 @@ def build_parser(argv: list[str]) -> Parser:
         commands.add_subcommand(name, p, help=what)
     p = Parser(description="vit_scratch bench: ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, where they are installed.")
     p.add_argument("sizes", type=str, nargs="*", help="small (the default), system-a, vit-ti, vit-s, 16-tokens to 1024-tokens, or all")
-    for name, kind, default, what in (("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"), ("memory", bool, True, "also peak memory"),
+    for name, kind, default, what in (("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"), ("pipelines", float, 0.0, "instead: whole training programs, from files to steps, for so many seconds each"),
                                       ("device", str, "auto", "auto, cpu, cuda or mps"), ("batch", int | None, None, "images in a step (default: by size)"), ("out", str | None, None, "a JSON file")):
         p.add_argument(f"--{name}", type=kind, default=default, help=what)
     commands.add_subcommand("bench", p, help="how fast training and inference are, beside other implementations")
@@ -164,7 +165,7 @@ def train(args, argv: list[str]):
         return print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
     return train_run(model_args, cfg, {theirs: options[ours] for ours, theirs in DATA_OPTIONS.items()}, args.out)
 
-# %% ../nbs/41_cli.ipynb #3cb0d281
+# %% ../nbs/41_cli.ipynb #462c0419
 def run_command(argv: list[str]):
     "Parse the arguments and do what they ask."
     parser = build_parser(argv)
@@ -180,7 +181,11 @@ def run_command(argv: list[str]):
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
     elif command == "bench":
-        bench(**{name: value for name, value in vars(options).items() if not name.startswith("_")})
+        given = {name: value for name, value in vars(options).items() if not name.startswith("_")}
+        if seconds := given.pop("pipelines"):
+            bench_pipelines(seconds, device=given["device"], batch=given["batch"] or 256, out=given["out"])
+        else:
+            bench(**given)
     elif command == "explore":
         print(explore_file(options.run, options.image, options.out, options.device))
     else:

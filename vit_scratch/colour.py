@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../nbs/07b_colour.ipynb #d776fa18
+# %% ../nbs/07b_colour.ipynb #6e436950
 GREY = (0.2989, 0.587, 0.114)      # the weights of red, green and blue in ITU-R BT.601, as torchvision rounds them
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     "Numbers (B,) in a shape that multiplies images (B, C, H, W), on their device."
-    return values.to(x).view(-1, *[1]*(x.ndim - 1))
+    return values.to(x, non_blocking=x.is_cuda).view(-1, *[1]*(x.ndim - 1))
 
 # %% ../nbs/07b_colour.ipynb #17bf6eaf
 def colour_matrix(brightness: Tensor,   # (B,) factors; 1 changes nothing
@@ -60,13 +60,13 @@ def shift_hue(x: Tensor,      # images (B, 3, H, W), float 0–1
     top = x.amax(1, keepdim=True)
     return top - (top - x.amin(1, keepdim=True)) * ramp
 
-# %% ../nbs/07b_colour.ipynb #9efd5d19
+# %% ../nbs/07b_colour.ipynb #ec70e03a
 def sharpen(x: Tensor, factor: Tensor) -> Tensor:   # (B, 3, H, W) float 0–1, (B,): 0 blurred, 1 as it is, 2 sharper
     "Mix with a blurred copy, or move away from it."
     kernel = torch.ones(3, 3)
     kernel[1, 1] = 5
     blurred = x.clone()
-    blurred[..., 1:-1, 1:-1] = F.conv2d(x, (kernel / 13).to(x).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
+    blurred[..., 1:-1, 1:-1] = F.conv2d(x, (kernel / 13).to(x, non_blocking=x.is_cuda).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
     return torch.lerp(blurred, x, per_image(factor, x)).clamp_(0, 1)
 
 def autocontrast(x: Tensor) -> Tensor:              # (B, 3, H, W) float
@@ -79,14 +79,14 @@ def solarize(x: Tensor, threshold: Tensor) -> Tensor:   # (B, 3, H, W) float 0�
     "Invert what is at or above the threshold."
     return torch.where(x >= per_image(threshold, x), 1 - x, x)
 
-# %% ../nbs/07b_colour.ipynb #21985b9d
+# %% ../nbs/07b_colour.ipynb #73e1a49b
 def to_bytes(x: Tensor) -> Tensor:
     "Floats 0–1 as uint8, rounded."
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 def posterize(x: Tensor, bits: Tensor) -> Tensor:       # (B, 3, H, W) float 0–1, (B,) whole numbers 0–8
     "Keep the upper bits of each value."
-    mask = (256 - 2 ** (8 - bits.long())).to(torch.uint8).to(x.device)
+    mask = (256 - 2 ** (8 - bits.long())).to(torch.uint8).to(x.device, non_blocking=x.is_cuda)
     return (to_bytes(x) & mask.view(-1, 1, 1, 1)).to(x.dtype) / 255
 
 def equalize(x: Tensor) -> Tensor:                      # (B, 3, H, W) float 0–1

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['predict_logits', 'tally', 'evaluate']
 
-# %% ../nbs/08c_evaluation.ipynb #e4197c66
+# %% ../nbs/08c_evaluation.ipynb #8579a7c6
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .amp import autocast
 from .core import evaluating
+from .fast import forward_in_parts
 from .distributed import average, my_rows, world_size
 from .splits import ImageData, batches, normalize
 
-# %% ../nbs/08c_evaluation.ipynb #4c529cd5
+# %% ../nbs/08c_evaluation.ipynb #9db4aeea
 @torch.no_grad()
 def predict_logits(model: nn.Module,
                    images: Tensor,        # (n, C, H, W) uint8
@@ -28,7 +29,7 @@ def predict_logits(model: nn.Module,
     with evaluating(model):
         for part in images.split(batch_size):
             with autocast(amp, device):
-                parts.append(model(normalize(part.to(device), data.mean, data.std)).float())
+                parts.append(forward_in_parts(model, normalize(part.to(device), data.mean, data.std)).float())
     return torch.cat(parts).cpu()
 
 # %% ../nbs/08c_evaluation.ipynb #be368cf4

@@ -23,13 +23,13 @@ def inside(boxes: Tensor,   # (B, 4): top, left, bottom, right, in pixels; botto
     row, col = torch.arange(height, device=boxes.device)[:, None], torch.arange(width, device=boxes.device)
     return ((row >= top) & (row < bottom) & (col >= left) & (col < right))[:, None]
 
-# %% ../nbs/07c_mixing.ipynb #9fcb4fe3
+# %% ../nbs/07c_mixing.ipynb #a9af8a4d
 def erase(x: Tensor,       # images (B, C, H, W), float
           boxes: Tensor,   # (B, 4); an empty box erases nothing
           colour: Tensor,  # (C,)
          ) -> Tensor:      # (B, C, H, W)
     "Paint each image's box in one colour."
-    return torch.where(inside(boxes.to(x.device), *x.shape[-2:]), colour.to(x)[:, None, None], x)
+    return torch.where(inside(boxes.to(x.device, non_blocking=x.is_cuda), *x.shape[-2:]), colour.to(x, non_blocking=x.is_cuda)[:, None, None], x)
 
 # %% ../nbs/07c_mixing.ipynb #156a7715
 def erasing_boxes(n: int,
@@ -54,7 +54,7 @@ def partner(x: Tensor) -> Tensor:   # (B, …)
     index = torch.arange(len(x), device=x.device)
     return x[(index ^ 1).clamp(max=len(x) - 1)]
 
-# %% ../nbs/07c_mixing.ipynb #30726542
+# %% ../nbs/07c_mixing.ipynb #6a0c8251
 def mix(x: Tensor,              # images (B, C, H, W), float
         labels: Tensor,         # (B,) int64
         share: Tensor,          # (B,) λ, what is left of the image itself
@@ -62,7 +62,7 @@ def mix(x: Tensor,              # images (B, C, H, W), float
         num_classes: int,
        ) -> tuple[Tensor, Tensor]:   # images (B, C, H, W), targets (B, num_classes) that sum to 1
     "MixUp [mixup, eq. 1] or CutMix [CutMix, §3.1] of each image with its partner."
-    boxes, share = boxes.to(x.device), share.to(x)
+    boxes, share = boxes.to(x.device, non_blocking=x.is_cuda), share.to(x, non_blocking=x.is_cuda)
     pasted = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     blend = torch.where(pasted, 1.0, share)[:, None, None, None]
     mixed = torch.where(inside(boxes, *x.shape[-2:]), partner(x), torch.lerp(partner(x), x, blend))

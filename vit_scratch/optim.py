@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['decays', 'decay_groups', 'warmup_cosine', 'is_hidden_matrix', 'make_optimizers', 'remember_lr', 'set_lr']
 
-# %% ../nbs/08_optim.ipynb #1d47d436
+# %% ../nbs/08_optim.ipynb #5d31559b
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .core import InputError
+from .muon import Muon
 
 # %% ../nbs/08_optim.ipynb #57138dae
 def decays(name: str, p: Tensor) -> bool:
@@ -46,7 +48,7 @@ def is_hidden_matrix(name: str, p: Tensor) -> bool:
     "What Muon is for: the matrices inside the blocks, not the embedding and not the head."
     return p.ndim == 2 and ".blocks." in f".{name}"
 
-# %% ../nbs/08_optim.ipynb #af896f4f
+# %% ../nbs/08_optim.ipynb #1ef595f6
 def make_optimizers(model: nn.Module,
                     kind: str = "adamw",           # "adamw", "adam" or "muon"
                     lr: float = 1e-3,              # for AdamW and Adam
@@ -57,8 +59,9 @@ def make_optimizers(model: nn.Module,
                    ) -> list[torch.optim.Optimizer]:
     "One optimizer, or Muon for the blocks' matrices [Muon] with AdamW for the rest."
     groups, betas = decay_groups(model, weight_decay, decay_all), (0.9, beta2)
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())      # all parameters in one call, where torch has it
     if kind in ("adam", "adamw"):
-        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas)])
+        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas, fused=fused)])
     if kind != "muon":
         raise InputError(f"unknown optimizer {kind!r}; there are adamw, adam, muon")
     matrices = {n: p for n, p in model.named_parameters() if p.requires_grad and is_hidden_matrix(n, p)}
@@ -66,8 +69,9 @@ def make_optimizers(model: nn.Module,
         raise InputError("optimizer muon needs matrices in the model's `blocks`; this model has none, use adamw")
     chosen = {id(p) for p in matrices.values()}
     rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in groups]
-    return remember_lr([torch.optim.Muon(list(matrices.values()), lr=muon_lr, weight_decay=weight_decay, momentum=0.95),
-                        torch.optim.AdamW(rest, lr, betas)])
+    cut = any(isinstance(p, DTensor) for p in matrices.values())       # pieces of matrices cannot be stacked
+    return remember_lr([(torch.optim.Muon if cut else Muon)(list(matrices.values()), lr=muon_lr, weight_decay=weight_decay, momentum=0.95),
+                        torch.optim.AdamW(rest, lr, betas, fused=fused)])
 
 # %% ../nbs/08_optim.ipynb #cacb7f87
 def remember_lr(optimizers: list) -> list:

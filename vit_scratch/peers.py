@@ -120,19 +120,19 @@ def surplus(name: str, cfg: ViTConfig) -> int:
     patch = cfg.patch_size**2 * cfg.in_chans
     return 2*patch + 2*cfg.embed_dim - 3*cfg.embed_dim*cfg.depth      # two norms more, three biases in each block fewer
 
-# %% ../nbs/21b_peers.ipynb #623e8734
+# %% ../nbs/21b_peers.ipynb #681df0b5
 PEERS = {"timm": ("timm", as_timm), "torchvision": ("torchvision", as_torchvision), "nn.TransformerEncoder": ("torch", as_torch),
          "transformers": ("transformers", as_huggingface), "vit-pytorch": ("vit_pytorch", as_vit_pytorch)}      # name → what it needs, how it is made
 
-def implementations(cfg: ViTConfig, seed: int = 0) -> dict[str, nn.Module]:
-    "The same model from everyone who is installed, ours first. Raises `InputError` for a configuration not all have, or if the parameters do not match."
+def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> dict[str, nn.Module]:
+    "The same model from everyone who is installed, ours first; or only from one of them. Raises `InputError` for a configuration not all have, or if the parameters do not match."
     check_common(cfg)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         models = {"vit_scratch": ViT(cfg)}
     count = lambda m: sum(p.numel() for p in m.parameters())
     for name, (package, make) in PEERS.items():
-        if importlib.util.find_spec(package) is not None:
+        if only in (None, name) and importlib.util.find_spec(package) is not None:
             models[name] = make(models["vit_scratch"])
             if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
                 raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the same model")

@@ -42,7 +42,7 @@ REPAINT = {"Brightness": lambda x, s: one_factor(x, 0, s), "Contrast": lambda x,
            "Sharpness": lambda x, s: sharpen(x, 1 + 0.9*s), "Posterize": lambda x, s: posterize(x, 8 - (4*s.abs()).round()),
            "Solarize": lambda x, s: solarize(x, 1 - s.abs()), "AutoContrast": lambda x, s: autocontrast(x), "Equalize": lambda x, s: equalize(x)}
 
-# %% ../nbs/07d_policy.ipynb #c625b886
+# %% ../nbs/07d_policy.ipynb #3c572a37
 def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in place
             op: Tensor,         # (B,) indices into `OPS`, on the CPU
             strength: Tensor,   # (B,)
@@ -51,7 +51,7 @@ def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in p
     for name, operation in REPAINT.items():
         drew = (op == OPS.index(name)).nonzero().flatten()
         if len(drew):
-            rows = drew.to(x.device)
+            rows = drew.to(x.device, non_blocking=x.is_cuda)
             x[rows] = operation(x[rows], strength[drew])
     return x
 

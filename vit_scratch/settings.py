@@ -15,7 +15,7 @@ from .policy import AugmentConfig
 from .splits import ImageData, Split
 from .stopping import BETTER
 
-# %% ../nbs/08d_settings.ipynb #f9aabc63
+# %% ../nbs/08d_settings.ipynb #a159f420
 @dataclass(frozen=True)
 class TrainConfig(AugmentConfig):
     """How to train, and how to augment. Validates itself; travels inside checkpoints.
@@ -46,6 +46,8 @@ class TrainConfig(AugmentConfig):
         log_dir: folder for TensorBoard's events; empty for none
         seed: initialises weights, the order of images, their augmentation and dropout
         device: "auto", "cpu", "cuda" or "mps"
+        micro_batch: images that go through the model at a time, gradients added up; 0 for what suits the caches on a CPU, and all elsewhere
+        compile: "off", "on" (torch.compile), "graphs" (CUDA graphs, too) or "auto": on for runs of a thousand steps and more on an NVIDIA GPU
         shard: with several processes, cut weights, gradients and optimizer state over them (FSDP) instead of copying all (DDP)
     """
     epochs: int = 10
@@ -73,6 +75,8 @@ class TrainConfig(AugmentConfig):
     log_dir: str = ""
     seed: int = 0
     device: str = "auto"
+    micro_batch: int = 0
+    compile: str = "auto"
     shard: bool = False
 
     def __post_init__(self):
@@ -81,11 +85,11 @@ class TrainConfig(AugmentConfig):
             if not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2") and getattr(self, name) == 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and {'less than' if name in ('ema', 'beta2') else 'at most'} 1")
         least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0, clip_grad=0,
-                     patience=0, min_delta=0, save_every=0, seed=0)
+                     patience=0, min_delta=0, save_every=0, micro_batch=0, seed=0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        for name, choices in dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"),
+        for name, choices in dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"), compile=("auto", "off", "on", "graphs"),
                                    schedule_unit=("step", "epoch"), monitor=tuple(BETTER)).items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .core import InputError
 
-# %% ../nbs/06_data.ipynb #67f2c14b
+# %% ../nbs/06_data.ipynb #33806431
 @dataclass(frozen=True)
 class Split:
     "Images with their labels, all in memory."
@@ -55,7 +55,7 @@ class Split:
     def read(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:   # indices of each batch
         "The batches with these indices."
         for index in parts:
-            index = index.to(self.images.device)
+            index = index.to(self.images.device, non_blocking=self.images.is_cuda)
             yield self.images[index], self.labels[index]
 
 # %% ../nbs/06_data.ipynb #f0881541
@@ -96,13 +96,13 @@ class ImageData:
         parts = {name: getattr(self, name) for name in ("train", "val", "test")}
         return {name: part.boxes for name, part in parts.items() if part is not None and part.boxes is not None}
 
-# %% ../nbs/06_data.ipynb #28c6d0b6
+# %% ../nbs/06_data.ipynb #b4302a5a
 def normalize(images: Tensor,      # (B, C, H, W): uint8, or float 0–1
               mean: list[float],   # per channel, of pixel/255
               std: list[float],
              ) -> Tensor:          # (B, C, H, W) float, about mean 0 and deviation 1
     "Turn pixels into what the model reads."
-    mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (mean, std))
+    mean, std = (torch.tensor(v).to(images.device, non_blocking=images.is_cuda).view(1, -1, 1, 1) for v in (mean, std))
     if images.is_floating_point():
         return (images - mean).div_(std)
     return images.float().div_(255).sub_(mean).div_(std)      # in place, in the new floats

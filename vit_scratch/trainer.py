@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['Steps', 'Trainer']
 
-# %% ../nbs/09_training.ipynb #a6500128
+# %% ../nbs/09_training.ipynb #926e38be
 import math, time
 from dataclasses import asdict, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .amp import autocast, choose_amp
+from .amp import choose_amp
 from .checkpoint import load_weights, random_states, set_random_states
 from .colour import to_bytes
 from .core import InputError
 from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_values, world_size
 from .ema import EMA
 from .evaluation import evaluate
+from .fast import Gradients, keep_memory
 from .faults import LossWatch
 from .mixing import mix
 from .optim import make_optimizers, set_lr, warmup_cosine
@@ -30,7 +30,7 @@ from .sharding import load_optimizer, shard, whole
 from .splits import ImageData, Split, batches, normalize, on_device
 from .stopping import BETTER, EarlyStopping
 
-# %% ../nbs/09_training.ipynb #2bd27da9
+# %% ../nbs/09_training.ipynb #c6c10d66
 class Steps:
     "A model, what optimises it, and the place in the run it has come to."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -44,13 +44,20 @@ class Steps:
             for net in [self.model, self.ema.model] if self.ema else [self.model]:
                 shard(net, self.device)
         self.parallel = self.model if cfg.shard else parallel(self.model, self.device)
+        self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2)
+        keep_memory()
+        self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, self.choose_compile())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.watch = LossWatch(self.device)
-        self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.epoch, self.batch, self.loss_sum = 0, 0, 0.0
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
+
+    def choose_compile(self) -> str:
+        "\"auto\" is on where the better part of a minute is soon won back."
+        worth_it = self.device.type == "cuda" and not self.cfg.shard and self.cfg.epochs * self.steps_per_epoch >= 1000
+        return {"auto": "on" if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
 
     def draws(self, *place: int) -> torch.Generator:
         "Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of them."
@@ -80,12 +87,9 @@ class Steps:
         cfg, now = self.cfg, self.epoch * self.steps_per_epoch + self.batch
         set_lr(self.optimizers, self.lr_factor(now))
         images, targets = self.prepare(images, labels)
-        with autocast(cfg.amp, self.device):
-            logits = self.parallel(images)
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=cfg.label_smoothing)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = self.gradients(images, targets, self.scaler.scale)         # forward and backward
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         length = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_grad or float("inf"))
@@ -95,11 +99,11 @@ class Steps:
             if self.ema:
                 self.ema.update(self.model)
         self.scaler.update()
-        self.watch.update(loss.detach(), now)
-        self.loss_sum = self.loss_sum + loss.detach()
+        self.watch.update(loss, now)
+        self.loss_sum = self.loss_sum + loss
         self.batch += 1
 
-# %% ../nbs/09_training.ipynb #c354839e
+# %% ../nbs/09_training.ipynb #34abb82d
 class Trainer(Steps):
     "A run in progress: epochs of steps, validation, and all that a checkpoint must hold."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -132,18 +136,19 @@ class Trainer(Steps):
         "The rest of the current epoch; ends early when `asked.is_set()`, calls `save()` every `save_every` steps."
         self.model.train()
         todo = batches(self.train_split, self.cfg.batch_size, self.draws(self.epoch), self.batch, self.rows)
-        start, before = time.perf_counter(), self.seconds
+        start, before = time.perf_counter() - self.gradients.seconds, self.seconds      # compiling is not counted
+        look_every = 10 if self.device.type == "cpu" else 100                           # a look makes a GPU wait
         for images, labels in progress.batches(todo, self.steps_per_epoch - self.batch):
             self.step(images, labels)
-            self.seconds = before + time.perf_counter() - start
-            if self.batch % 10 == 0 or self.batch == self.steps_per_epoch:
+            self.seconds = before + time.perf_counter() - self.gradients.seconds - start
+            if self.batch % look_every == 0 or self.batch == self.steps_per_epoch:
                 self.check_loss()
                 progress.comment(f"loss {float(self.loss_sum) / self.batch:.3f}")
             if (world_size() == 1 or self.batch % 10 == 0) and anyone(asked.is_set()):
                 break
             if self.cfg.save_every and self.batch % self.cfg.save_every == 0 and self.batch < self.steps_per_epoch:
                 save()
-        self.seconds = before + time.perf_counter() - start
+        self.seconds = before + time.perf_counter() - self.gradients.seconds - start
 
     def evaluate(self, split) -> dict:
         "`evaluate` with the measured weights; of images that are larger than the training's crops, the middle."
@@ -185,7 +190,7 @@ class Trainer(Steps):
     def load_state_dict(self, state: dict):
         "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
         for name, value in asdict(self.cfg).items():
-            if state["train"].get(name) != value and name not in ("device", "amp", "log_dir", "save_every", "shard"):
+            if state["train"].get(name) != value and name not in ("device", "amp", "log_dir", "save_every", "shard", "micro_batch", "compile"):
                 raise InputError(f"the run was started with {name} {state['train'].get(name)}, not {value}; a resumed run keeps its configuration")
         load_weights(self.model, state["model"])
         if self.ema:

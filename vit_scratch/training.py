@@ -52,7 +52,7 @@ def save_progress(trainer: Trainer, folder: Path | None):
         write_history(folder, trainer.history)
     save_whole(folder/"last.pt", state, previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
 
-# %% ../nbs/09e_fit.ipynb #4b57fa66
+# %% ../nbs/09e_fit.ipynb #5c077bb7
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
     save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
@@ -62,7 +62,7 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     val = trainer.evaluate(data.val)
     tested = trainer.evaluate(data.test) if test and data.test is not None else None
     if folder and rank() == 0:
-        write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested)
+        write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested, trainer.gradients.seconds)
         write_whole(folder/"model.safetensors", save(trainer.best["model"]))     # last: its presence says that the run is finished
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
