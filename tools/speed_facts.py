@@ -1,0 +1,111 @@
+"""What makes a training step fast, measured: each change alone, sizes of parts, and where each stage stands under the roofline. Writes results/speed-facts.json.
+
+python tools/speed_facts.py [--rounds 9] [--out results/speed-facts.json]"""
+import argparse, subprocess, sys
+
+import torch
+import torch.nn.functional as F
+
+from vit_scratch import attention, bench
+from vit_scratch.amp import choose_amp
+from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, operations, spread, take_turns
+from vit_scratch.core import environment, write_json
+from vit_scratch.fast import Gradients, keep_memory, saved_bytes
+from vit_scratch.optim import make_optimizers
+from vit_scratch.vit import ViT
+
+CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
+CHANGES = ["as everyone writes it", "plain attention", "in parts", "one call for AdamW", "memory kept", "compiled"]
+
+
+def prepare(name, cfg, kind, batch, amp, device, compile):
+    "Our training step with the first few of the changes; stands in for `bench.prepare` in a player's process."
+    done = CHANGES[:CHANGES.index(name) + 1]
+    if "plain attention" not in done:
+        attention.plain_is_faster = lambda q: False
+    if "memory kept" in done:
+        keep_memory()
+    torch.manual_seed(0)
+    model = ViT(cfg).train()
+    x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
+    gradients = Gradients(model, amp, part=0 if "in parts" in done else batch, compile="on" if "compiled" in done else "off")
+    optimizer = make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)[0] if "one call for AdamW" in done else torch.optim.AdamW(model.parameters(), 1e-3)
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        gradients(x, y)
+        optimizer.step()
+    return step
+
+
+class Variant(Player):
+    "A process that runs this file's `prepare`."
+    def __init__(self, name, amp):
+        self.process = subprocess.Popen([sys.executable, __file__, "--play", name, "--amp", amp], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.first = None
+
+
+def measure_changes(rounds, amp):
+    "Images per second of one training step with the changes made one after the other, in turns."
+    players = {name: Variant(name, amp) for name in CHANGES}
+    first = {name: player.begin() for name, player in players.items()}
+    seconds = take_turns({name: player.step for name, player in players.items() if "failed" not in first[name]}, rounds)
+    return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in CHANGES]
+
+
+def measure_parts(rounds, amp):
+    "The same batch in parts of different sizes, for every model."
+    rows = []
+    for label, cfg in {**SIZES, **LENGTHS}.items():
+        batch = batch_for(cfg, CPU)
+        model, x, y = ViT(cfg).train(), torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
+        each = (saved_bytes(model, x[:4], amp) - saved_bytes(model, x[:2], amp)) / 2
+        sizes = [batch // 2**i for i in range(6) if batch >= 2**i]
+        steps = {part: (lambda step=Gradients(model, amp, part=part): step(x, y)) for part in sizes}
+        seconds = take_turns(steps, rounds)
+        rows += [{"size": label, "batch": batch, "part": part, "megabytes": part * each / 1e6, **spread(seconds[part], batch)} for part in sizes]
+        print(label, {row["part"]: round(row["median"], 1) for row in rows if row["size"] == label}, flush=True)
+    return rows
+
+
+def stages(n, cfg):
+    "name → (function, operations, fewest bytes) of one block's forward pass for n images in bf16, the residual stream in fp32."
+    T, D, h, hidden = cfg.grid_size[0] * cfg.grid_size[1] + cfg.num_prefix, cfg.embed_dim, cfg.num_heads, int(cfg.embed_dim * cfg.mlp_ratio)
+    M, d, half = n * T, D // h, lambda *shape: torch.randn(*shape).bfloat16()
+    x, wide, stream, norm = half(M, D), half(M, hidden), torch.randn(M, D), torch.ones(D)
+    q, k, v, p = half(n*h, T, d), half(n*h, T, d), half(n*h, T, d), half(n*h, T, T).softmax(-1)
+    def linear(a, rows, columns):
+        w, b = half(rows, columns), half(rows)
+        return lambda: F.linear(a, w, b), 2*M*rows*columns, 2*(M*rows + M*columns + rows*columns)
+    return {"LayerNorm": (lambda: F.layer_norm(stream, (D,), norm, norm), 8*M*D, 8*M*D), "to 16 bits": (lambda: stream.bfloat16(), 0, 6*M*D),
+            "queries, keys, values": linear(x, 3*D, D), "scores": (lambda: q @ k.mT, 2*n*T*T*D, 2*n*h*(2*T*d + T*T)), "softmax": (lambda: p.softmax(-1), 5*n*h*T*T, 4*n*h*T*T),
+            "weights · values": (lambda: p @ v, 2*n*T*T*D, 2*n*h*(2*T*d + T*T)), "projection": linear(x, D, D), "residual": (lambda: stream + x, M*D, 10*M*D),
+            "first of MLP": linear(x, hidden, D), "GELU": (lambda: F.gelu(wide), 20*M*hidden, 4*M*hidden), "second of MLP": linear(wide, D, hidden)}
+
+
+def measure_stages(rounds, n=64):
+    "Each stage by itself, its numbers in the caches as far as they fit."
+    found = stages(n, CFG)
+    seconds = take_turns({name: stage[0] for name, stage in found.items()}, 10 * rounds, 5)
+    return [{"stage": name, "operations": ops, "bytes": size, "seconds": sorted(seconds[name])[len(seconds[name]) // 2]} for name, (_, ops, size) in found.items()]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", default="results/speed-facts.json")
+    parser.add_argument("--play", help=argparse.SUPPRESS)
+    parser.add_argument("--amp", default=choose_amp("auto", CPU))
+    args = parser.parse_args()
+    if args.play:
+        bench.prepare = prepare
+        bench.play(args.play, CFG, "train", BATCH, args.amp, "cpu", False)
+        sys.exit()
+    result = {"what": "one training step of the small model, batch 256: changes made one after the other, parts of different sizes, stages of a block", "amp": args.amp, "batch": BATCH,
+              "operations": 3 * operations(CFG), "ceilings": ceilings()}
+    result["changes"] = measure_changes(args.rounds, args.amp)
+    for row in result["changes"]:
+        print(f"{row['change']:24} {row['median']:7.1f} images/s ({row['low']:.1f} to {row['high']:.1f}) {row.get('peak_mb', 0):6.0f} MB", flush=True)
+    keep_memory()
+    result["stages"] = measure_stages(args.rounds)
+    result["parts"] = measure_parts(max(3, args.rounds // 2), args.amp)
+    write_json(args.out, result | {"environment": environment()})
