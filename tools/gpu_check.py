@@ -87,6 +87,33 @@ def looking_inside(data, device: str, folder: Path) -> dict:
     return report | {"same_page": abs(len(explore(here.model, x[:1], pictures[0]).page) - len(explore(there.model, x[:1], pictures[0]).page)) < 100}
 
 
+def fast_steps(data, device: str) -> dict:
+    "Whether a step makes the processor wait, and what compiling changes: losses, images per second, seconds to compile."
+    def ten_steps(compile: str, strict: bool = False) -> dict:
+        set_seed(0)
+        steps = Steps(ViT(MODEL), data, TrainConfig(batch_size=512, optimizer="muon", device=device, compile=compile))
+        steps.model.train()
+        images, labels = (t.to(device) for t in (data.train.images[:512], data.train.labels[:512]))
+        for _ in range(3):
+            steps.step(images, labels)
+        if strict and device == "cuda":
+            torch.cuda.set_sync_debug_mode("error")          # raises at the first wait
+        start = time.perf_counter()
+        for _ in range(10):
+            steps.step(images, labels)
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        synchronize(device)
+        return {"loss": float(steps.loss_sum) / steps.batch, "images_per_second": 5120 / (time.perf_counter() - start), "compile_seconds": steps.gradients.seconds}
+    report = {compile: ten_steps(compile) for compile in ("off", "on", "graphs")}
+    try:
+        ten_steps("off", strict=True)
+        return report | {"waits": None}
+    except RuntimeError as error:
+        torch.cuda.set_sync_debug_mode("default")
+        return report | {"waits": str(error).splitlines()[0]}
+
+
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu.json")
@@ -95,6 +122,7 @@ if __name__ == "__main__":
         data = replace(data, train=data.train[:1280], val=data.val[:100], test=data.test[:100])
     report["looking inside"] = looking_inside(data, device, folder)
     report["augmentation"] = same_augmentation(data, device)
+    report["fast steps"] = fast_steps(data, device)
     for amp in ("off", "bf16", "fp16"):
         report[amp] = run(data, device, amp=amp)[0]
     report["everything on"] = run(data, device, amp="bf16", **EVERYTHING)[0]

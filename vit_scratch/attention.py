@@ -26,13 +26,13 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
 # %% ../nbs/03_attention.ipynb #6ed51bc7
 PLAIN_UP_TO = {True: 256, False: 128}   # tokens, with and without gradients; measured in this chapter
 
-# %% ../nbs/03_attention.ipynb #777ae9c4
-def plain_is_faster(q: Tensor,  # queries (B, h, T, d)
+# %% ../nbs/03_attention.ipynb #78211af0
+def plain_is_faster(k: Tensor,  # keys (B, h, T, d)
                    ) -> bool:
     "True where we take two matrix products instead of the fused kernel: for short sequences in 16 bits on a CPU."
-    return q.device.type == "cpu" and q.element_size() == 2 and q.shape[-2] <= PLAIN_UP_TO[torch.is_grad_enabled()]
+    return k.device.type == "cpu" and k.element_size() == 2 and k.shape[-2] <= PLAIN_UP_TO[torch.is_grad_enabled()]
 
-# %% ../nbs/03_attention.ipynb #796773db
+# %% ../nbs/03_attention.ipynb #0c4593c6
 class Attention(nn.Module):
     "Multi-head self-attention, (B, T, D) → (B, T, D) [Attention, §3.2.2], under timm's names."
     def __init__(self, dim: int,            # D
@@ -53,11 +53,17 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "Queries, keys and values of each head, each (B, h, T, d)."
-        B, T, _ = x.shape
-        qkv = self.qkv(x).reshape(B, T, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)  # (3, B, h, T, d)
-        q, k, v = qkv.unbind(0)
+    def heads(self, x: Tensor,                  # (B, T, D)
+              first: int | None = None,         # how many tokens ask, from the front; left out, all
+             ) -> tuple[Tensor, Tensor, Tensor]:
+        "Queries (B, h, T or first, d), keys and values (B, h, T, d) of each head."
+        if first is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)                              # (B, T, D) each
+        else:
+            D, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, :first], weight[:D], None if bias is None else bias[:D])
+            k, v = F.linear(x, weight[D:], None if bias is None else bias[D:]).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))   # (B, h, T, d)
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -65,13 +71,15 @@ class Attention(nn.Module):
         q, k, _ = self.heads(x)
         return attention_weights(q, k, mask)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`
         B, T, D = x.shape
-        q, k, v = self.heads(x)
-        if plain_is_faster(q):
+        q, k, v = self.heads(x, first)
+        if mask is not None and mask.shape[-2] > 1:
+            mask = mask[..., :first, :]
+        if plain_is_faster(k):
             x = self.attn_drop(attention_weights(q, k, mask)) @ v           # (B, h, T, d)
         else:
             p = self.attn_drop.p if self.training else 0.0
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        x = x.transpose(1, 2).reshape(B, T, D)                              # heads side by side again
+        x = x.transpose(1, 2).reshape(B, -1, D)                             # heads side by side again
         return self.proj_drop(self.proj(x))

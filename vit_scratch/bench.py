@@ -7,8 +7,8 @@ __all__ = ['SIZES', 'LENGTHS', 'take_turns', 'spread', 'ceilings', 'operations',
            'our_training_step', 'inference', 'megabytes', 'prepare', 'play', 'Player', 'bench_size', 'bench',
            'describe_row']
 
-# %% ../nbs/21c_bench.ipynb #f891f9a8
-import json, statistics, subprocess, sys, time
+# %% ../nbs/21c_bench.ipynb #73abdb91
+import importlib.metadata, importlib.util, json, statistics, subprocess, sys, time
 from typing import Callable
 
 import torch
@@ -19,7 +19,7 @@ from .amp import autocast, choose_amp
 from .core import InputError, environment, pick_device, write_json
 from .fast import Gradients, forward_in_parts, keep_memory
 from .optim import make_optimizers
-from .peers import implementations
+from .peers import check_common, implementations, installed
 from .vit import ViTConfig, preset
 
 # %% ../nbs/21c_bench.ipynb #8d82a1e5
@@ -182,11 +182,12 @@ class Player:
         self.process.wait()
         return answer
 
-# %% ../nbs/21c_bench.ipynb #6d0efacf
+# %% ../nbs/21c_bench.ipynb #ec958344
 def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int, compile: bool, rounds: int, amp: str, device: torch.device) -> list[dict]:
     "A row for each implementation of one size, measured in turns."
+    check_common(cfg)
     players = {}
-    for name in implementations(cfg):
+    for name in installed():
         players[name] = Player(name, cfg, kind, batch, amp, str(device), compile)
         if compile:
             players[name].begin()        # one after the other, so that the seconds are its own
@@ -212,7 +213,8 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
     if unknown := [name for name in sizes if name not in known]:
         raise InputError(f"no size {unknown[0]!r}; there are {', '.join(known)}, or all")
     amp = choose_amp("auto", device)
-    result = {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "ceilings": ceilings(device), "rows": [], "environment": environment()}
+    versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
+    result = {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "ceilings": ceilings(device), "rows": [], "environment": environment()}
     for name in sizes:
         for kind in ("train", "infer"):
             for mode in [False, True] if compile else [False]:

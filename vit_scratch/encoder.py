@@ -53,7 +53,7 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-# %% ../nbs/04_encoder.ipynb #7d5433ac
+# %% ../nbs/04_encoder.ipynb #de158693
 class Block(nn.Module):
     "One encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
@@ -71,20 +71,22 @@ class Block(nn.Module):
         self.ls2 = scale()
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None,
+                first: int | None = None,     # how many tokens to compute, from the front; left out, all
+               ) -> Tensor:
         if not self.norm_first:     # the original transformer's order, which normalises the sums
-            x = self.norm1(x + self.drop_path1(self.ls1(self.attn(x, mask))))
+            x = self.norm1(x[:, :first] + self.drop_path1(self.ls1(self.attn(x, mask, first))))
             return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask)))
+        x = x[:, :first] + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, first)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
-# %% ../nbs/04_encoder.ipynb #6a28ab5a
+# %% ../nbs/04_encoder.ipynb #de707688
 class Encoder(nn.Sequential):
-    "Blocks one after the other, each given the same mask."
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for block in self:
+    "Blocks one after the other, each given the same mask; the last one computes only the `first` tokens."
+    def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:
+        for block in self[:-1]:
             x = block(x, mask)
-        return x
+        return self[-1](x, mask) if first is None else self[-1](x, mask, first)
 
 # %% ../nbs/04_encoder.ipynb #104d45aa
 # our name in a Block → the name in nn.TransformerEncoderLayer

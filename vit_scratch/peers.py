@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TORCHVISION_NAMES', 'HUGGINGFACE_NAMES', 'VIT_PYTORCH_NAMES', 'PEERS', 'check_common', 'as_timm', 'as_torch',
-           'renamed', 'as_torchvision', 'Logits', 'as_huggingface', 'as_vit_pytorch', 'surplus', 'implementations']
+           'renamed', 'as_torchvision', 'Logits', 'as_huggingface', 'as_vit_pytorch', 'surplus', 'installed',
+           'implementations']
 
 # %% ../nbs/21b_peers.ipynb #8973daa2
 import copy, importlib.util
@@ -120,9 +121,13 @@ def surplus(name: str, cfg: ViTConfig) -> int:
     patch = cfg.patch_size**2 * cfg.in_chans
     return 2*patch + 2*cfg.embed_dim - 3*cfg.embed_dim*cfg.depth      # two norms more, three biases in each block fewer
 
-# %% ../nbs/21b_peers.ipynb #681df0b5
+# %% ../nbs/21b_peers.ipynb #2ca210d9
 PEERS = {"timm": ("timm", as_timm), "torchvision": ("torchvision", as_torchvision), "nn.TransformerEncoder": ("torch", as_torch),
          "transformers": ("transformers", as_huggingface), "vit-pytorch": ("vit_pytorch", as_vit_pytorch)}      # name → what it needs, how it is made
+
+def installed() -> list[str]:
+    "The names of all implementations that are there, ours first."
+    return ["vit_scratch", *(name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package) is not None)]
 
 def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> dict[str, nn.Module]:
     "The same model from everyone who is installed, ours first; or only from one of them. Raises `InputError` for a configuration not all have, or if the parameters do not match."
@@ -131,9 +136,8 @@ def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> d
         torch.manual_seed(seed)
         models = {"vit_scratch": ViT(cfg)}
     count = lambda m: sum(p.numel() for p in m.parameters())
-    for name, (package, make) in PEERS.items():
-        if only in (None, name) and importlib.util.find_spec(package) is not None:
-            models[name] = make(models["vit_scratch"])
-            if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
-                raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the same model")
+    for name in installed()[1:] if only is None else {only} - {"vit_scratch"}:
+        models[name] = PEERS[name][1](models["vit_scratch"])
+        if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
+            raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the same model")
     return models

@@ -136,7 +136,7 @@ def init_as_torch(model: nn.Module):  # a `ViT`
     if model.cfg.pos == "learned":
         nn.init.ones_(model.pos_embed)
 
-# %% ../nbs/05_vit.ipynb #265ce391
+# %% ../nbs/05_vit.ipynb #df7ae520
 class ViT(nn.Module):
     "A Vision Transformer [ViT], (B, C, H, W) → (B, num_classes), with timm's parameter names."
     def __init__(self, cfg: ViTConfig = ViTConfig()):
@@ -161,13 +161,17 @@ class ViT(nn.Module):
 
     def forward_features(self, x: Tensor,                   # images (B, C, H, W)
                          mask: Tensor | None = None,        # attention mask, as in `Attention`
-                        ) -> Tensor:                        # tokens (B, T, D)
+                         first: int | None = None,          # how many tokens are wanted, from the front; left out, all
+                        ) -> Tensor:                        # tokens (B, T or first, D)
         "Everything before the pooling and the head."
         x = prepend_tokens(self.patch_embed(x), *(t for t in (self.cls_token, self.reg_token) if t is not None))
         if self.pos_embed is not None:
             x = x + self.pos_embed
         x = self.pos_drop(x)
-        x = self.blocks(x) if mask is None else self.blocks(x, mask)
+        if first is not None:
+            x = self.blocks(x, mask, first)
+        else:
+            x = self.blocks(x) if mask is None else self.blocks(x, mask)      # `blocks` may be somebody else's encoder
         return self.norm(x)
 
     def forward_head(self, x: Tensor) -> Tensor:
@@ -176,7 +180,14 @@ class ViT(nn.Module):
         return self.logit_drop(self.head(self.head_drop(self.fc_norm(x))))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.forward_head(self.forward_features(x, mask))
+        wanted = (1,) if self.reads_class_token_only() else ()
+        return self.forward_head(self.forward_features(x, mask, *wanted))
+
+    def reads_class_token_only(self) -> bool:
+        "Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and no hook looks on."
+        ours = all(getattr(method, "__func__", None) is own for method, own in ((self.forward_features, ViT.forward_features), (self.forward_head, ViT.forward_head)))
+        last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
+        return type(last) is Block and not any(m._forward_hooks or m._forward_pre_hooks for m in last.modules())
 
 # %% ../nbs/05_vit.ipynb #3241e582
 def num_params(cfg: ViTConfig) -> int:
