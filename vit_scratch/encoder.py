@@ -80,13 +80,14 @@ class Block(nn.Module):
         x = x[:, :first] + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, first)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
-# %% ../nbs/04_encoder.ipynb #de707688
+# %% ../nbs/04_encoder.ipynb #a239107c
 class Encoder(nn.Sequential):
     "Blocks one after the other, each given the same mask; the last one computes only the `first` tokens."
     def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:
-        for block in self[:-1]:
+        *before, last = self
+        for block in before:
             x = block(x, mask)
-        return self[-1](x, mask) if first is None else self[-1](x, mask, first)
+        return last(x, mask) if first is None else last(x, mask, first)
 
 # %% ../nbs/04_encoder.ipynb #104d45aa
 # our name in a Block → the name in nn.TransformerEncoderLayer
