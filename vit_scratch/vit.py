@@ -136,7 +136,7 @@ def init_as_torch(model: nn.Module):  # a `ViT`
     if model.cfg.pos == "learned":
         nn.init.ones_(model.pos_embed)
 
-# %% ../nbs/05_vit.ipynb #df7ae520
+# %% ../nbs/05_vit.ipynb #b7228eae
 class ViT(nn.Module):
     "A Vision Transformer [ViT], (B, C, H, W) → (B, num_classes), with timm's parameter names."
     def __init__(self, cfg: ViTConfig = ViTConfig()):
@@ -187,7 +187,7 @@ class ViT(nn.Module):
         "Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and no hook looks on."
         ours = all(getattr(method, "__func__", None) is own for method, own in ((self.forward_features, ViT.forward_features), (self.forward_head, ViT.forward_head)))
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
-        return type(last) is Block and not any(m._forward_hooks or m._forward_pre_hooks for m in last.modules())
+        return type(last) is Block and not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules())
 
 # %% ../nbs/05_vit.ipynb #3241e582
 def num_params(cfg: ViTConfig) -> int:
