@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'LENGTHS', 'take_turns', 'spread', 'ceilings', 'operations', 'batch_for', 'training_step',
-           'our_training_step', 'inference', 'megabytes', 'prepare', 'play', 'Player', 'bench_size', 'bench',
-           'describe_row']
+           'our_training_step', 'inference', 'megabytes', 'prepare', 'say', 'heard', 'play', 'Player', 'bench_size',
+           'bench', 'describe_row']
 
-# %% ../nbs/21c_bench.ipynb #73abdb91
+# %% ../nbs/21c_bench.ipynb #d9a7fb22
 import importlib.metadata, importlib.util, json, statistics, subprocess, sys, time
-from typing import Callable
+from typing import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +112,7 @@ def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda 
             return forward(model, x)
     return step
 
-# %% ../nbs/21c_bench.ipynb #9258a400
+# %% ../nbs/21c_bench.ipynb #f5a8033e
 def megabytes(which: str) -> float:       # "VmRSS", now, or "VmHWM", the highest since the start
     "This process's memory, from Linux's own books; nan on other systems."
     try:
@@ -132,25 +132,32 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
         return training_step(model, x, y, amp)
     return inference(model, x, amp, forward_in_parts) if name == "vit_scratch" else inference(model, x, amp)
 
+def say(**values):
+    "An answer to the process that started this one, as a line."
+    print("@" + json.dumps(values), flush=True)
+
+def heard(lines: Iterable[str]) -> dict:
+    "The next answer among a process's lines; libraries print lines of their own."
+    return json.loads(next((line for line in lines if line.startswith("@")), '@{"failed": "its process ended"}')[1:])
+
 def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str, compile: bool):
     "A player's process: one step for every line that comes in."
     device, start = torch.device(device), time.perf_counter()
-    answer = lambda **values: print("@" + json.dumps(values), flush=True)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None      # a GPU answers before it has finished
     try:
         step = prepare(name, cfg, kind, batch, amp, device, compile)
         before = torch.cuda.memory_allocated() / 1e6 if device.type == "cuda" else megabytes("VmRSS")
         step()
     except Exception as error:       # whatever a compiler may raise: the table says so, the others go on
-        return answer(failed=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        return say(failed=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
     wait()
-    answer(first_seconds=time.perf_counter() - start)
+    say(first_seconds=time.perf_counter() - start)
     for _ in sys.stdin:
         start = time.perf_counter()
         step()
         wait()
-        answer(seconds=time.perf_counter() - start)
-    answer(peak_mb=(torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else megabytes("VmHWM")) - before)
+        say(seconds=time.perf_counter() - start)
+    say(peak_mb=(torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else megabytes("VmHWM")) - before)
 
 class Player:
     "The other end: a process that runs `play`."
@@ -161,24 +168,19 @@ class Player:
 
     def begin(self) -> dict:
         "What it says once it is ready: seconds until its first step was done, or why it failed."
-        self.first = self.first or self.answer()
+        self.first = self.first or heard(self.process.stdout)
         return self.first
-
-    def answer(self) -> dict:
-        "The next answer; libraries may print lines of their own."
-        line = next((line for line in self.process.stdout if line.startswith("@")), '@{"failed": "its process ended"}')
-        return json.loads(line[1:])
 
     def step(self) -> float:
         "Seconds of one more step."
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return self.answer()["seconds"]
+        return heard(self.process.stdout)["seconds"]
 
     def end(self) -> dict:
         "Its memory; the process ends."
         self.process.stdin.close()
-        answer = self.answer()
+        answer = heard(self.process.stdout)
         self.process.wait()
         return answer
 

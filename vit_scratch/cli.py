@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'MAY_CHANGE', 'Parser', 'check_text', 'find_recipe', 'nearest',
            'check_names', 'recipe_for', 'train_parser', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
-# %% ../nbs/41_cli.ipynb #15b85937
+# %% ../nbs/41_cli.ipynb #8a0861bd
 import argparse, difflib, re, sys
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +22,7 @@ from .pictures import attend_files, evaluate_run, explore_file, predict_files
 from .pipelines import bench_pipelines
 from .runs import resume_run, train_run
 from .settings import TrainConfig
+from .speedrun import RACES, speedrun
 from .vit import ViTConfig
 
 # %% ../nbs/41_cli.ipynb #6f542b6b
@@ -119,7 +120,7 @@ def train_parser(argv: list[str]) -> Parser:
     check_names(p, recipe, argv)
     return p
 
-# %% ../nbs/41_cli.ipynb #321b125e
+# %% ../nbs/41_cli.ipynb #cc4ea0fa
 def build_parser(argv: list[str]) -> Parser:
     "The whole command line."
     parser = Parser(prog="vit_scratch", description="Train a small Vision Transformer and look inside it.")
@@ -144,6 +145,13 @@ def build_parser(argv: list[str]) -> Parser:
                                       ("device", str, "auto", "auto, cpu, cuda or mps"), ("batch", int | None, None, "images in a step (default: by size)"), ("out", str | None, None, "a JSON file")):
         p.add_argument(f"--{name}", type=kind, default=default, help=what)
     commands.add_subcommand("bench", p, help="how fast training and inference are, beside other implementations")
+    p = Parser(description="vit_scratch speedrun: races against the clock, several seeds each.")
+    p.add_argument("names", type=str, nargs="*", help=f"recipes, left out: the records for a CPU; of {', '.join(RACES)}")
+    for name, kind, default, what in (("data", str, "cifar10", "as in train"), ("data_title", str, "", "what the result calls the data set"), ("data_root", str, ".data", "where downloads are kept"), ("seeds", int, 3, "runs of each"),
+                                      ("images", int | None, None, "another number of images to see, for a dry run"), ("device", str, "auto", "auto, cpu, cuda or mps"),
+                                      ("compile", str, "auto", "off, on, graphs, or auto: graphs on a GPU, else off"), ("out", str, "results/speedrun", "a folder: one file for each recipe")):
+        p.add_argument(f"--{name}", type=kind, default=default, help=what)
+    commands.add_subcommand("speedrun", p, help="how few images and seconds to a given accuracy")
     return parser
 
 # %% ../nbs/41_cli.ipynb #931e48b0
@@ -165,7 +173,7 @@ def train(args, argv: list[str]):
         return print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), end="")
     return train_run(model_args, cfg, {theirs: options[ours] for ours, theirs in DATA_OPTIONS.items()}, args.out)
 
-# %% ../nbs/41_cli.ipynb #462c0419
+# %% ../nbs/41_cli.ipynb #cc0b783f
 def run_command(argv: list[str]):
     "Parse the arguments and do what they ask."
     parser = build_parser(argv)
@@ -174,6 +182,7 @@ def run_command(argv: list[str]):
     if command is None:
         return parser.print_help()
     options = args[command]
+    given = {name: value for name, value in vars(options).items() if not name.startswith("_")}
     if command == "train":
         return train(options, argv)
     if command == "evaluate":
@@ -181,11 +190,12 @@ def run_command(argv: list[str]):
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
     elif command == "bench":
-        given = {name: value for name, value in vars(options).items() if not name.startswith("_")}
         if seconds := given.pop("pipelines"):
             bench_pipelines(seconds, device=given["device"], batch=given["batch"] or 256, out=given["out"])
         else:
             bench(**given)
+    elif command == "speedrun":
+        speedrun(**given)
     elif command == "explore":
         print(explore_file(options.run, options.image, options.out, options.device))
     else:

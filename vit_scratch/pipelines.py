@@ -6,8 +6,8 @@
 __all__ = ['COLOURS', 'PIPELINES', 'NEEDS', 'write_pictures', 'ours', 'train_on', 'tutorial', 'timms', 'run_for',
            'bench_pipelines']
 
-# %% ../nbs/21d_pipelines.ipynb #c767b010
-import importlib, importlib.util, json, subprocess, sys, tempfile, time
+# %% ../nbs/21d_pipelines.ipynb #7f3463a5
+import importlib, importlib.util, subprocess, sys, tempfile, time
 from pathlib import Path
 from typing import Iterator
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from .amp import choose_amp
+from .bench import heard
 from .core import InputError, environment, pick_device, write_json
 from .data import load_data
 from .peers import as_timm, as_torch
@@ -100,7 +101,7 @@ def run_for(name: str, folder: str, seconds: float, batch: int, amp: str, device
     rate = (total - seen[0][1]) / (seen[-1][0] - first) if len(seen) > 1 else None
     return {"pipeline": name, "images": total, "seconds": seen[-1][0], "first_step_after": first, "images_per_second_after_that": rate}
 
-# %% ../nbs/21d_pipelines.ipynb #bfe11642
+# %% ../nbs/21d_pipelines.ipynb #a59cd98b
 def bench_pipelines(seconds: float = 60.0, rounds: int = 2, device: str = "auto", batch: int = 256, out: str | None = None, n: int = 10_000) -> dict:
     "All programs that are installed, in turns, each time in a new process. Raises `InputError` for less than a second."
     if seconds < 1:
@@ -113,9 +114,8 @@ def bench_pipelines(seconds: float = 60.0, rounds: int = 2, device: str = "auto"
             for name in PIPELINES:
                 if name == "timm" and importlib.util.find_spec("timm") is None:
                     continue
-                code = f"import json; from vit_scratch.pipelines import run_for; print('@' + json.dumps(run_for{(name, folder, seconds, batch, amp, str(device))!r}))"
-                lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-                rows.append(json.loads(next(line for line in lines if line.startswith("@"))[1:]))
+                code = f"from vit_scratch.bench import say; from vit_scratch.pipelines import run_for; say(**run_for{(name, folder, seconds, batch, amp, str(device))!r})"
+                rows.append(heard(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()))
                 print(f"{name:35} {rows[-1]['images']:7} images in {rows[-1]['seconds']:.0f} s", flush=True)
     result = {"what": "whole training programs, from files to steps", "files": n, "batch": batch, "amp": amp, "rows": rows, "environment": environment()}
     if out:
