@@ -21,7 +21,7 @@ from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_bl
 from .tokens import sincos_pos_embed
 from .vit import ViT, ViTConfig
 
-# %% ../nbs/22c_sprint.ipynb #b6a50977
+# %% ../nbs/22c_sprint.ipynb #35c34395
 CHOICES = dict(stem=("plain", "overlap"), pos=("learned", "sincos"), pool=("mean", "cls"), attention=("usual", "mimetic", "local"), schedule=("linear", "cosine"), flip=("random", "alternate"))
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Recipe:
         mlp_ratio: hidden width of the MLP, as a multiple of embed_dim
         pool: "mean" or "cls"
         qk_norm: LayerNorm on queries and keys
-        stem: "plain" patches, or "overlap": two convolutions whose windows overlap
+        stem: "plain" patches, or "overlap": small convolutions whose windows overlap
         pos: where learned positions start: "learned" (at random) or "sincos"
         pos_scale: root mean square of the positions at the start
         attention: how attention starts: "usual", "mimetic" or "local"

@@ -82,12 +82,14 @@ def local_attention(model: ViT,
             for start, code in ((0, query), (D, read @ one_hot(0, 0))):
                 block.attn.qkv.weight[start + head*d:][:rows + cols] = code.T
 
-# %% ../nbs/22b_starts.ipynb #b0cfdaa2
+# %% ../nbs/22b_starts.ipynb #c4adb955
 class OverlapEmbed(nn.Module):
-    "Two 3×3 convolutions with stride 2 [Early Convolutions, §3]: tokens (B, N, D), one for every 4×4 pixels, each seeing 7×7."
+    "Three 3×3 convolutions, two of them with stride 2 [Early Convolutions, §3]: tokens (B, N, D), one for every 4×4 pixels, each seeing 11×11."
     def __init__(self, in_chans: int, dim: int):
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(in_chans, dim // 2, 3, 2, 1), nn.Conv2d(dim // 2, dim, 3, 2, 1)
+        self.conv1 = nn.Conv2d(in_chans, dim // 4, 3, 2, 1)
+        self.rest = nn.Sequential(nn.BatchNorm2d(dim // 4), nn.GELU(), nn.Conv2d(dim // 4, dim // 2, 3, 1, 1),
+                                  nn.BatchNorm2d(dim // 2), nn.GELU(), nn.Conv2d(dim // 2, dim, 3, 2, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.gelu(self.conv1(x))).flatten(2).transpose(1, 2)
+        return self.rest(self.conv1(x)).flatten(2).transpose(1, 2)
