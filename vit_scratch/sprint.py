@@ -21,7 +21,7 @@ from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_bl
 from .tokens import sincos_pos_embed
 from .vit import ViT, ViTConfig
 
-# %% ../nbs/22c_sprint.ipynb #35c34395
+# %% ../nbs/22c_sprint.ipynb #9712895c
 CHOICES = dict(stem=("plain", "overlap"), pos=("learned", "sincos"), pool=("mean", "cls"), attention=("usual", "mimetic", "local"), schedule=("linear", "cosine"), flip=("random", "alternate"))
 
 @dataclass(frozen=True)
@@ -96,11 +96,18 @@ class Recipe:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if not 1 <= self.batch <= self.images:
             raise InputError(f"batch is {self.batch}; it must be at least 1 and at most images, {self.images}")
-        for name in ("warmup", "average", "sparse", "sparse_until"):
+        for name in ("warmup", "average", "sparse", "sparse_until", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
+        for name in ("lr", "muon_lr", "clip", "pos_scale", "weight_decay", "crop"):
+            if getattr(self, name) < 0 or name == "clip" and self.clip == 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be {'more than' if name == 'clip' else 'at least'} 0")
+        if self.average and self.stem == "overlap":
+            raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other weights")
+        if self.silent and self.attention == "mimetic":
+            raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic sets")
 
-# %% ../nbs/22c_sprint.ipynb #3b9e76c9
+# %% ../nbs/22c_sprint.ipynb #47c2e45f
 def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     "The recipe's model at its start."
     torch.manual_seed(seed)
@@ -118,7 +125,8 @@ def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
         model.patch_embed = OverlapEmbed(data.in_chans, recipe.embed_dim)
     if recipe.whiten:
         first = model.patch_embed.conv1 if recipe.stem == "overlap" else model.patch_embed.proj
-        whiten_filters(first, normalize(data.train.images[:2000].cpu(), data.mean, data.std))
+        some = torch.randperm(len(data.train))[:2000].to(data.train.images.device)      # not the first ones: files are sorted by class
+        whiten_filters(first, normalize(data.train.images[some].cpu(), data.mean, data.std))
     return model
 
 # %% ../nbs/22c_sprint.ipynb #236fb735
@@ -148,9 +156,9 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
             yield mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y)
         epoch += 1
 
-# %% ../nbs/22c_sprint.ipynb #ef5097e4
+# %% ../nbs/22c_sprint.ipynb #ab7d6bc0
 class Sparse:
-    "Leaves out tokens at random, the same ones for a whole batch, until told to stop [PatchDropout, §3]. Class token and registers stay."
+    "Leaves out tokens at random, anew in each forward pass, the same ones for all its images, until told to stop [PatchDropout, §3]. Class token and registers stay."
     def __init__(self, model: ViT, share: float, seed: int = 0):
         N, self.prefix, self.generator = math.prod(model.cfg.grid_size), model.cfg.num_prefix, torch.Generator().manual_seed(seed)
         self.total, self.kept = N, max(1, N - round(N * share))
