@@ -53,7 +53,7 @@ class Average:
         if self.steps:
             torch._foreach_copy_(list(self.model.parameters()), self.weights)
 
-# %% ../nbs/22d_race.ipynb #eb724c70
+# %% ../nbs/22d_race.ipynb #69c59857
 def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, compile: str) -> tuple[ViT, Gradients]:
     "A model and its gradients' function, compiled and tried on three batches; the model is at its start. Raises `InputError` for what cannot be compiled."
     if recipe.sparse and compile != "off":
@@ -74,6 +74,7 @@ def race(recipe: Recipe, data: ImageData, model: ViT, gradients: Gradients, seed
     total, stream = recipe.images // recipe.batch, looks(recipe, data, device, seed)
     optimizers, average, log, losses = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay), Average(model), [], []
     sparse, wait = Sparse(model, recipe.sparse, seed) if recipe.sparse else None, torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    marks = {total * i // 20 for i in range(1, 21)}
     wait()                                                   # a GPU may still be busy preparing
     start = time.perf_counter()
     for step in range(total):
@@ -88,7 +89,7 @@ def race(recipe: Recipe, data: ImageData, model: ViT, gradients: Gradients, seed
             optimizer.step()
         if step >= total * (1 - recipe.average):
             average.update()
-        if (step + 1) % max(1, total // 20) == 0 or step == total - 1:      # on a GPU: the only times when the processor waits
+        if step + 1 in marks:                                # on a GPU: the only times when the processor waits
             log.append({"images": (step + 1) * recipe.batch, "loss": torch.stack(losses).mean().item(), "seconds": time.perf_counter() - start})
             losses = []
     average.apply()
@@ -118,7 +119,7 @@ RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"), "record-80": Recipe(**{**LONG, "crop": 2}, images=300_000),
          "record-gpu-94": Recipe(**ON_GPU, images=5_000_000), "record-gpu-95": Recipe(**ON_GPU, images=15_000_000)}
 
-# %% ../nbs/22d_race.ipynb #83b4cffe
+# %% ../nbs/22d_race.ipynb #f548c0b9
 def check_same(path: Path, kept: dict, wanted: dict):
     "Raise `InputError` where a file's runs were made otherwise."
     for name, value in wanted.items():
@@ -150,7 +151,7 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         head = {"recipe": asdict(recipe), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split}
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"name": name, **head, "runs": []}
         check_same(path, result, head)
-        for seed in set(range(seeds)) - {kept["seed"] for kept in result["runs"]}:
+        for seed in sorted(set(range(seeds)) - {kept["seed"] for kept in result["runs"]}):
             how = {"auto": "graphs" if target.type == "cuda" else "off"}.get(compile, compile)
             result["runs"].append(run(recipe, images_of, seed, target, how, split))
             write_json(path, result)
