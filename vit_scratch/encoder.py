@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['TORCH_NAMES', 'Mlp', 'DropPath', 'LayerScale', 'Block', 'Encoder', 'to_torch_encoder', 'from_torch_encoder']
 
-# %% ../nbs/04_encoder.ipynb #fed135be
+# %% ../nbs/04_encoder.ipynb #03e2b338
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
 from .core import InputError
+from .rotary import RotaryAttention
 
 # %% ../nbs/04_encoder.ipynb #b973980f
 class Mlp(nn.Module):
@@ -53,17 +56,19 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-# %% ../nbs/04_encoder.ipynb #de158693
+# %% ../nbs/04_encoder.ipynb #d4aab947
 class Block(nn.Module):
     "One encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
                  proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0,
-                 mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True):
+                 mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True,
+                 grid_size: tuple[int, int] | None = None):     # of patches, for rotary positions; left out, none
         super().__init__()
         scale = lambda: nn.Identity() if init_values is None else LayerScale(dim, init_values)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop)
+        attn = Attention if grid_size is None else partial(RotaryAttention, grid_size=grid_size)
+        self.attn = attn(dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop)
         self.ls1 = scale()
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -94,12 +99,12 @@ class Encoder(nn.Sequential):
 TORCH_NAMES = {"attn.qkv.weight": "self_attn.in_proj_weight", "attn.qkv.bias": "self_attn.in_proj_bias",
                "attn.proj.": "self_attn.out_proj.", "mlp.fc1.": "linear1.", "mlp.fc2.": "linear2."}
 
-# %% ../nbs/04_encoder.ipynb #fdce4ba6
+# %% ../nbs/04_encoder.ipynb #1719328d
 def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
     "The same encoder as an `nn.TransformerEncoder`, weights and dropout rates carried over. Raises `InputError` for what torch's layer lacks."
     first = blocks[0]
     D, drop = first.norm1.normalized_shape[0], first.mlp.drop1.p
-    lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm), "LayerScale": isinstance(first.ls1, LayerScale),
+    lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm), "LayerScale": isinstance(first.ls1, LayerScale), "rotary positions": isinstance(first.attn, RotaryAttention),
              "drop path": any(b.drop_path1.drop_prob for b in blocks), "a missing qkv bias": first.attn.qkv.bias is None,
              "attn_drop other than proj_drop": first.attn.attn_drop.p != drop}.items() if there]
     if lacks:

@@ -16,7 +16,7 @@ from .encoder import Block, Encoder
 from .patches import PatchEmbed, check_divides
 from .tokens import prepend_tokens, resample_pos_embed, sincos_pos_embed
 
-# %% ../nbs/05_vit.ipynb #57ec3a96
+# %% ../nbs/05_vit.ipynb #802c260d
 @dataclass(frozen=True)
 class ViTConfig:
     """Everything that fixes a Vision Transformer's shape. Validates itself; travels inside checkpoints.
@@ -34,6 +34,7 @@ class ViTConfig:
         pool: what the head reads: "cls" (the class token) or "mean" (the average of the patches)
         class_token: put a class token in front; left out, only when pool is "cls"
         pos: positions: "learned", "sincos" (fixed) or "none"
+        rope: also turn queries and keys by their patch's place (rotary positions), beside whatever pos says
         reg_tokens: number of register tokens
         qk_norm: LayerNorm on queries and keys
         init_values: LayerScale's first value; left out, no LayerScale
@@ -61,6 +62,7 @@ class ViTConfig:
     pool: str = "cls"
     class_token: bool | None = None
     pos: str = "learned"
+    rope: bool = False
     reg_tokens: int = 0
     qk_norm: bool = False
     init_values: float | None = None
@@ -86,6 +88,8 @@ class ViTConfig:
             raise InputError(f"num_heads {self.num_heads} does not divide embed_dim {self.embed_dim}")
         if self.mlp_ratio <= 0 or self.pos == "sincos" and self.embed_dim % 4:
             raise InputError(f"mlp_ratio is {self.mlp_ratio} (more than 0); embed_dim is {self.embed_dim} (a multiple of 4 where pos is \"sincos\")")
+        if self.rope and self.embed_dim // self.num_heads % 4:
+            raise InputError(f"embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads} numbers; rope needs a multiple of 4")
         words = dict(pool=("cls", "mean"), pos=("learned", "sincos", "none"), drop_path_rule=("linear", "constant"), act=("gelu", "relu"), init=("timm", "torch"))
         for name, choices in words.items():
             if getattr(self, name) not in choices:
@@ -136,7 +140,7 @@ def init_as_torch(model: nn.Module):  # a `ViT`
     if model.cfg.pos == "learned":
         nn.init.ones_(model.pos_embed)
 
-# %% ../nbs/05_vit.ipynb #b7228eae
+# %% ../nbs/05_vit.ipynb #231b3a94
 class ViT(nn.Module):
     "A Vision Transformer [ViT], (B, C, H, W) → (B, num_classes), with timm's parameter names."
     def __init__(self, cfg: ViTConfig = ViTConfig()):
@@ -150,7 +154,7 @@ class ViT(nn.Module):
         self.pos_drop = nn.Dropout(cfg.pos_drop_rate)
         rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate, cfg.depth, device="cpu").tolist()
         self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate, cfg.attn_drop_rate,
-                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first) for rate in rates))
+                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, cfg.grid_size if cfg.rope else None) for rate in rates))
         mean = cfg.pool == "mean"   # timm norms after the mean, and calls that norm fc_norm
         self.norm = nn.Identity() if mean else nn.LayerNorm(D, eps=1e-6)
         self.fc_norm = nn.LayerNorm(D, eps=1e-6) if mean else nn.Identity()
