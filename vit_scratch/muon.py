@@ -28,7 +28,7 @@ def orthogonalize(matrices: Tensor,      # (n, rows, columns)
         X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     return X.mT if tall else X
 
-# %% ../nbs/08g_muon.ipynb #7ea7ff9e
+# %% ../nbs/08g_muon.ipynb #de2656e4
 class Muon(torch.optim.Muon):
     "`torch.optim.Muon` [Muon] with its default settings, one stack of products for all matrices of a shape."
     def __init__(self, params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95):
@@ -44,17 +44,18 @@ class Muon(torch.optim.Muon):
                 if p.grad is not None:
                     stacks[min(p.shape), max(p.shape)].append(p)
             for params in stacks.values():
-                self.step_stack(params, **{name: group[name] for name in ("lr", "weight_decay", "momentum")})
+                self.step_stack(params, pieces=group.get("pieces", 1), **{name: group[name] for name in ("lr", "weight_decay", "momentum")})
 
-    def step_stack(self, params: list[Tensor], lr: float, weight_decay: float, momentum: float):
-        "One step of matrices (rows, columns) that have the same shape, or its transpose."
+    def step_stack(self, params: list[Tensor], lr: float, weight_decay: float, momentum: float, pieces: int = 1):
+        "One step of matrices (rows, columns) that have the same shape, or its transpose; each is cut into so many pieces of equal rows."
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         buffers, grads = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        wide = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(params, torch._foreach_lerp(grads, buffers, momentum))]
-        steps = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(params, orthogonalize(torch.stack(wide)))]
         torch._foreach_mul_(params, 1 - lr * weight_decay)
-        for p, u in zip(params, steps):
+        parts, ahead = ([part for t in tensors for part in t.chunk(pieces)] for tensors in (params, torch._foreach_lerp(grads, buffers, momentum)))
+        wide = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(parts, ahead)]
+        steps = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(parts, orthogonalize(torch.stack(wide)))]
+        for p, u in zip(parts, steps):
             p.add_(u, alpha=-lr * math.sqrt(max(1, p.shape[0] / p.shape[1])))

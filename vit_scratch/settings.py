@@ -15,7 +15,7 @@ from .policy import AugmentConfig
 from .splits import ImageData, Split
 from .stopping import BETTER
 
-# %% ../nbs/08d_settings.ipynb #a159f420
+# %% ../nbs/08d_settings.ipynb #e189593f
 @dataclass(frozen=True)
 class TrainConfig(AugmentConfig):
     """How to train, and how to augment. Validates itself; travels inside checkpoints.
@@ -29,6 +29,8 @@ class TrainConfig(AugmentConfig):
         weight_decay: for matrices only; with "adam" it is added to the gradient (L2)
         decay_all: let biases, norms, positions and tokens decay, too
         beta2: AdamW's and Adam's memory of squared gradients
+        muon_momentum: Muon's memory of gradients
+        muon_by_head: Muon takes each head's queries, keys and values as matrices of their own
         warmup_epochs: passes of linear warmup
         warmup_start: share of the learning rate at the first step
         final_lr: share of the learning rate the cosine ends at
@@ -58,6 +60,8 @@ class TrainConfig(AugmentConfig):
     weight_decay: float = 0.05
     decay_all: bool = False
     beta2: float = 0.999
+    muon_momentum: float = 0.95
+    muon_by_head: bool = False
     warmup_epochs: float = 0.5
     warmup_start: float = 0.01
     final_lr: float = 0.0
@@ -81,9 +85,9 @@ class TrainConfig(AugmentConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("label_smoothing", "final_lr", "warmup_start", "ema", "beta2"):
-            if not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2") and getattr(self, name) == 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and {'less than' if name in ('ema', 'beta2') else 'at most'} 1")
+        for name in ("label_smoothing", "final_lr", "warmup_start", "ema", "beta2", "muon_momentum"):
+            if not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2", "muon_momentum") and getattr(self, name) == 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and {'less than' if name in ('ema', 'beta2', 'muon_momentum') else 'at most'} 1")
         least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0, clip_grad=0,
                      patience=0, min_delta=0, save_every=0, micro_batch=0, seed=0)
         for name, low in least.items():

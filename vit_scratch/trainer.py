@@ -30,7 +30,7 @@ from .sharding import load_optimizer, shard, whole
 from .splits import ImageData, Split, batches, normalize, on_device
 from .stopping import BETTER, EarlyStopping
 
-# %% ../nbs/09_training.ipynb #c6c10d66
+# %% ../nbs/09_training.ipynb #b0c82569
 class Steps:
     "A model, what optimises it, and the place in the run it has come to."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -46,7 +46,7 @@ class Steps:
         self.parallel = self.model if cfg.shard else parallel(self.model, self.device)
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
-        self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2)
+        self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
         keep_memory()
         self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, self.choose_compile())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
