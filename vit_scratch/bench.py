@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['SIZES', 'LENGTHS', 'take_turns', 'spread', 'ceilings', 'operations', 'batch_for', 'training_step',
            'our_training_step', 'inference', 'megabytes', 'prepare', 'say', 'heard', 'play', 'Player', 'bench_size',
-           'bench', 'describe_row']
+           'bench', 'go_on', 'describe_row']
 
-# %% ../nbs/21c_bench.ipynb #d9a7fb22
+# %% ../nbs/21c_bench.ipynb #e6844bc3
 import importlib.metadata, importlib.util, json, statistics, subprocess, sys, time
+from itertools import product
+from pathlib import Path
 from typing import Callable, Iterable
 
 import torch
@@ -184,7 +186,7 @@ class Player:
         self.process.wait()
         return answer
 
-# %% ../nbs/21c_bench.ipynb #ec958344
+# %% ../nbs/21c_bench.ipynb #b49cd256
 def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int, compile: bool, rounds: int, amp: str, device: torch.device) -> list[dict]:
     "A row for each implementation of one size, measured in turns."
     check_common(cfg)
@@ -207,7 +209,7 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
           compile: bool = True,               # also with torch.compile
           device: str = "auto",
           batch: int | None = None,           # images in a step; left out: as in `batch_for`
-          out: str | None = None,             # a JSON file, rewritten after every size
+          out: str | None = None,             # a JSON file, rewritten after every size; what it holds is not measured again
          ) -> dict:
     "Measure all implementations that are installed. Raises `InputError` for an unknown size."
     device, known = pick_device(device), {**SIZES, **LENGTHS}
@@ -216,17 +218,29 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
         raise InputError(f"no size {unknown[0]!r}; there are {', '.join(known)}, or all")
     amp = choose_amp("auto", device)
     versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
-    result = {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "ceilings": ceilings(device), "rows": [], "environment": environment()}
-    for name in sizes:
-        for kind in ("train", "infer"):
-            for mode in [False, True] if compile else [False]:
-                rows = bench_size(name, known[name], kind, batch or batch_for(known[name], device), mode, rounds, amp, device)
-                result["rows"] += rows
-                for row in rows:
-                    print(describe_row(row), flush=True)
-                if out:
-                    write_json(out, result)
+    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": environment()})
+    result = {**result, "ceilings": result.get("ceilings") or ceilings(device), "rows": result.get("rows", [])}
+    done = {(row["size"], row["kind"], row["compiled"]) for row in result["rows"]}
+    for wanted in product(sizes, ("train", "infer"), [False, True] if compile else [False]):
+        if wanted in done:
+            continue
+        name, kind, mode = wanted
+        rows = bench_size(name, known[name], kind, batch or batch_for(known[name], device), mode, rounds, amp, device)
+        result["rows"] += rows
+        for row in rows:
+            print(describe_row(row), flush=True)
+        if out:
+            write_json(out, result)
     return result
+
+def go_on(out: str | None, head: dict) -> dict:
+    "What a file holds already, if all of `head` is as it was then; `head` itself where there is no file. Raises `InputError` for a file made otherwise."
+    if out is None or not Path(out).exists():
+        return head
+    kept = json.loads(Path(out).read_text(encoding="utf-8"))
+    if other := [name for name in head if kept.get(name) != head[name]]:
+        raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; move it away, or give another file with --out")
+    return kept
 
 def describe_row(row: dict) -> str:
     "One row of the table as a line."
