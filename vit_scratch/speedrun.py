@@ -47,11 +47,11 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
         buffer.copy_(old)
     return model, gradients
 
-# %% ../nbs/22d_race.ipynb #6d9c8368
+# %% ../nbs/22d_race.ipynb #fbcedb96
 def race(recipe: Recipe, data: ImageData, model: ViT, gradients: Gradients, seed: int, device: torch.device) -> tuple[list[dict], float]:
     "The part that the clock counts. Returns the log (images, loss in nats, seconds) and the seconds in all."
     total, stream = recipe.images // recipe.batch, looks(recipe, data, device, seed)
-    optimizers, log, losses = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay), [], []
+    optimizers, log, losses = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay, beta2=recipe.beta2, momentum=recipe.momentum, by_head=recipe.by_head), [], []
     average = AveragedModel(model) if recipe.average else None      # the mean of the last steps' weights [SWA, §3]
     sparse, wait = Sparse(model, recipe.sparse, seed) if recipe.sparse else None, torch.cuda.synchronize if device.type == "cuda" else lambda: None
     marks = {total * i // 20 for i in range(1, 21)}
@@ -87,13 +87,14 @@ def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = t
     return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds, "images": log[-1]["images"], "compile_seconds": gradients.seconds,
             "parameters": sum(p.numel() for p in model.parameters()), "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
 
-# %% ../nbs/22d_race.ipynb #ce0dc1b0
+# %% ../nbs/22d_race.ipynb #d8b3faa8
 TOGETHER = dict(pos="sincos", pos_scale=0.5, whiten=True, num_heads=6, batch=64, muon_lr=0.014, crop=0)
 CHANGES = {
     "base": {}, "larger-positions": dict(pos_scale=0.5), "positions-1.0": dict(pos_scale=1.0), "sincos-positions": dict(pos="sincos", pos_scale=0.5), "local-attention": dict(attention="local", pos_scale=1.0),
     "mimetic-attention": dict(attention="mimetic"), "silent-blocks": dict(silent=True), "whitened-patches": dict(whiten=True), "overlapping-stem": dict(stem="overlap"),
     "six-heads": dict(num_heads=6), "class-token": dict(pool="cls"), "no-qk-norm": dict(qk_norm=False), "batch-64": dict(batch=64, muon_lr=0.014),
     "muon-0.01": dict(muon_lr=0.01), "muon-0.04": dict(muon_lr=0.04), "linear-schedule": dict(schedule="linear"), "label-smoothing": dict(smoothing=0.1), "weight-average": dict(average=0.2),
+    "rotary": dict(rope=True), "momentum-0.9": dict(momentum=0.9), "beta2-0.95": dict(beta2=0.95), "muon-by-head": dict(by_head=True),
     "no-crop": dict(crop=0), "half-the-tokens": dict(sparse=0.5), "all": TOGETHER, "all-overlapping": dict(TOGETHER, stem="overlap")}
 LONG = dict(TOGETHER, flip="alternate")                                                               # for two passes
 ON_GPU = dict(embed_dim=256, depth=9, num_heads=8, pos="sincos", pos_scale=0.5, whiten=True, batch=512, flip="alternate", randaugment=1, cutmix=1.0, smoothing=0.1)    # not measured yet
@@ -101,12 +102,12 @@ RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"), "record-80": Recipe(**{**LONG, "crop": 2}, images=300_000),
          "record-gpu-94": Recipe(**ON_GPU, images=5_000_000), "record-gpu-95": Recipe(**ON_GPU, images=15_000_000)}
 
-# %% ../nbs/22d_race.ipynb #9bf02546
+# %% ../nbs/22d_race.ipynb #7d04f1ec
 def check_same(path: Path, kept: dict, wanted: dict):
     "Raise `InputError` where a file's runs were made otherwise."
     for name, value in wanted.items():
         if kept.get(name) != value:
-            which = next((f"{key} {old}, not {value[key]}" for key, old in kept[name].items() if value.get(key) != old), "another recipe") if name == "recipe" else f"{name} {kept.get(name)}, not {value}"
+            which = next((f"{key} {old}, not {value.get(key)}" for key, old in kept[name].items() if value.get(key) != old), "another recipe") if name == "recipe" else f"{name} {kept.get(name)}, not {value}"
             raise InputError(f"{path} holds runs with {which}; move it away, or give another folder with --out")
 
 def speedrun(names: list[str] = (),              # keys of `RACES`; none: the records for a CPU
@@ -132,6 +133,7 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         recipe = recipe if images is None else replace(recipe, images=images)
         head = {"recipe": asdict(recipe), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split}
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"name": name, **head, "runs": []}
+        result["recipe"] = {**asdict(Recipe()), **result["recipe"]}      # what recipes did not have yet was as it is by default
         if getattr(images_of, split) is None:
             raise InputError(f"{name} is measured on {split} images, and {images_of.name} has none")
         check_same(path, result, head)

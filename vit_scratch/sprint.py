@@ -21,7 +21,7 @@ from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_bl
 from .tokens import sincos_pos_embed
 from .vit import ViT, ViTConfig
 
-# %% ../nbs/22c_sprint.ipynb #9712895c
+# %% ../nbs/22c_sprint.ipynb #e7595dc6
 CHOICES = dict(stem=("plain", "overlap"), pos=("learned", "sincos"), pool=("mean", "cls"), attention=("usual", "mimetic", "local"), schedule=("linear", "cosine"), flip=("random", "alternate"))
 
 @dataclass(frozen=True)
@@ -40,11 +40,15 @@ class Recipe:
         stem: "plain" patches, or "overlap": small convolutions whose windows overlap
         pos: where learned positions start: "learned" (at random) or "sincos"
         pos_scale: root mean square of the positions at the start
+        rope: rotary positions, too
         attention: how attention starts: "usual", "mimetic" or "local"
         silent: every block starts as the identity
         whiten: the first filters start with all directions of their windows equally strong
         lr: AdamW's rate, for what is not a matrix in a block
         muon_lr: Muon's rate, for the matrices
+        momentum: Muon's memory of gradients
+        by_head: Muon takes each head's queries, keys and values as matrices of their own
+        beta2: AdamW's memory of squared gradients
         weight_decay: relative to the rates
         warmup: share of the steps in which the rates rise
         schedule: how they fall to zero, "linear" or "cosine"
@@ -70,11 +74,15 @@ class Recipe:
     stem: str = "plain"
     pos: str = "learned"
     pos_scale: float = 0.02
+    rope: bool = False
     attention: str = "usual"
     silent: bool = False
     whiten: bool = False
     lr: float = 1e-3
     muon_lr: float = 0.02
+    momentum: float = 0.95
+    by_head: bool = False
+    beta2: float = 0.999
     weight_decay: float = 0.05
     warmup: float = 0.05
     schedule: str = "cosine"
@@ -96,23 +104,25 @@ class Recipe:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if not 1 <= self.batch <= self.images:
             raise InputError(f"batch is {self.batch}; it must be at least 1 and at most images, {self.images}")
-        for name in ("warmup", "average", "sparse", "sparse_until", "smoothing"):
+        for name in ("warmup", "average", "sparse", "sparse_until", "smoothing", "momentum", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
         for name in ("lr", "muon_lr", "clip", "pos_scale", "weight_decay", "crop"):
             if getattr(self, name) < 0 or name == "clip" and self.clip == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {'more than' if name == 'clip' else 'at least'} 0")
+        if self.rope and self.sparse:
+            raise InputError("rope does not go with sparse: the tokens that stay would be taken for the first ones")
         if self.average and self.stem == "overlap":
             raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other weights")
         if self.silent and self.attention == "mimetic":
             raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic sets")
 
-# %% ../nbs/22c_sprint.ipynb #47c2e45f
+# %% ../nbs/22c_sprint.ipynb #84a3e5e8
 def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     "The recipe's model at its start."
     torch.manual_seed(seed)
     model = ViT(ViTConfig(img_size=data.img_size, in_chans=data.in_chans, num_classes=data.num_classes, embed_dim=recipe.embed_dim, depth=recipe.depth,
-                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm))
+                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope))
     with torch.no_grad():
         if recipe.pos == "sincos":
             model.pos_embed[:, model.cfg.num_prefix:] = sincos_pos_embed(model.cfg.grid_size, recipe.embed_dim)
