@@ -5,6 +5,7 @@ import argparse, subprocess, sys
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from vit_scratch import attention, bench
 from vit_scratch.amp import choose_amp
@@ -15,21 +16,24 @@ from vit_scratch.optim import make_optimizers
 from vit_scratch.vit import ViT
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
-CHANGES = ["as everyone writes it", "plain attention", "in parts", "one call for AdamW", "memory kept", "compiled"]
+CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
+           "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "compiled": "plain parts kept adamw token compiled"}
 
 
 def prepare(name, cfg, kind, batch, amp, device, compile):
-    "Our training step with the first few of the changes; stands in for `bench.prepare` in a player's process."
-    done = CHANGES[:CHANGES.index(name) + 1]
-    if "plain attention" not in done:
+    "Our training step with some of the changes; stands in for `bench.prepare` in a player's process."
+    done = CHANGES[name].split()
+    if "plain" not in done:
         attention.plain_is_faster = lambda q: False
-    if "memory kept" in done:
+    if "kept" in done:
         keep_memory()
+    if "token" not in done:
+        ViT.reads_class_token_only = lambda self: False
     torch.manual_seed(0)
     model = ViT(cfg).train()
     x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
-    gradients = Gradients(model, amp, part=0 if "in parts" in done else batch, compile="on" if "compiled" in done else "off")
-    optimizer = make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)[0] if "one call for AdamW" in done else torch.optim.AdamW(model.parameters(), 1e-3)
+    gradients = Gradients(model, amp, part=0 if "parts" in done else batch, compile="on" if "compiled" in done else "off")
+    optimizer = make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)[0] if "adamw" in done else torch.optim.AdamW(model.parameters(), 1e-3)
     def step():
         optimizer.zero_grad(set_to_none=True)
         gradients(x, y)
@@ -76,10 +80,19 @@ def stages(n, cfg):
     def linear(a, rows, columns):
         w, b = half(rows, columns), half(rows)
         return lambda: F.linear(a, w, b), 2*M*rows*columns, 2*(M*rows + M*columns + rows*columns)
-    return {"LayerNorm": (lambda: F.layer_norm(stream, (D,), norm, norm), 8*M*D, 8*M*D), "to 16 bits": (lambda: stream.bfloat16(), 0, 6*M*D),
+    return {"LayerNorm, twice": (lambda: F.layer_norm(F.layer_norm(stream, (D,), norm, norm), (D,), norm, norm), 16*M*D, 16*M*D),
+            "to 16 bits, twice": (lambda: (stream.bfloat16(), stream.bfloat16()), 0, 12*M*D),
             "queries, keys, values": linear(x, 3*D, D), "scores": (lambda: q @ k.mT, 2*n*T*T*D, 2*n*h*(2*T*d + T*T)), "softmax": (lambda: p.softmax(-1), 5*n*h*T*T, 4*n*h*T*T),
-            "weights · values": (lambda: p @ v, 2*n*T*T*D, 2*n*h*(2*T*d + T*T)), "projection": linear(x, D, D), "residual": (lambda: stream + x, M*D, 10*M*D),
+            "weights · values": (lambda: p @ v, 2*n*T*T*D, 2*n*h*(2*T*d + T*T)), "projection": linear(x, D, D), "residual, twice": (lambda: stream + x + x, 2*M*D, 20*M*D),
             "first of MLP": linear(x, hidden, D), "GELU": (lambda: F.gelu(wide), 20*M*hidden, 4*M*hidden), "second of MLP": linear(wide, D, hidden)}
+
+
+def operations_done(amp):
+    "Operations of the matrix products of one image's training step, as torch counts them while they run: the last block's patches are left out."
+    model = ViT(CFG).train()
+    with FlopCounterMode(display=False) as counter:
+        Gradients(model, amp, part=4)(torch.randn(4, 3, CFG.img_size, CFG.img_size), torch.zeros(4, dtype=torch.long))
+    return counter.get_total_flops() / 4
 
 
 def measure_stages(rounds, n=64):
@@ -101,7 +114,7 @@ if __name__ == "__main__":
         bench.play(args.play, CFG, "train", BATCH, args.amp, "cpu", False)
         sys.exit()
     result = {"what": "one training step of the small model, batch 256: changes made one after the other, parts of different sizes, stages of a block", "amp": args.amp, "batch": BATCH,
-              "operations": 3 * operations(CFG), "ceilings": ceilings()}
+              "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp), "ceilings": ceilings()}
     result["changes"] = measure_changes(args.rounds, args.amp)
     for row in result["changes"]:
         print(f"{row['change']:24} {row['median']:7.1f} images/s ({row['low']:.1f} to {row['high']:.1f}) {row.get('peak_mb', 0):6.0f} MB", flush=True)

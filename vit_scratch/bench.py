@@ -186,7 +186,7 @@ class Player:
         self.process.wait()
         return answer
 
-# %% ../nbs/21c_bench.ipynb #b49cd256
+# %% ../nbs/21c_bench.ipynb #3083cc33
 def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int, compile: bool, rounds: int, amp: str, device: torch.device) -> list[dict]:
     "A row for each implementation of one size, measured in turns."
     check_common(cfg)
@@ -218,7 +218,9 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
         raise InputError(f"no size {unknown[0]!r}; there are {', '.join(known)}, or all")
     amp = choose_amp("auto", device)
     versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
-    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": environment()})
+    machine = environment()
+    commit = machine.pop("commit")      # each row has its own: a file may be filled over many days
+    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": machine})
     result = {**result, "ceilings": result.get("ceilings") or ceilings(device), "rows": result.get("rows", [])}
     done = {(row["size"], row["kind"], row["compiled"]) for row in result["rows"]}
     for wanted in product(sizes, ("train", "infer"), [False, True] if compile else [False]):
@@ -226,7 +228,7 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
             continue
         name, kind, mode = wanted
         rows = bench_size(name, known[name], kind, batch or batch_for(known[name], device), mode, rounds, amp, device)
-        result["rows"] += rows
+        result["rows"] += [{**row, "commit": commit} for row in rows]
         for row in rows:
             print(describe_row(row), flush=True)
         if out:
