@@ -9,10 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vit_scratch import attention, bench
 from vit_scratch.amp import choose_amp
-from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, operations, spread, take_turns
+from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, inference, operations, spread, take_turns
 from vit_scratch.core import environment, write_json
-from vit_scratch.fast import Gradients, keep_memory, saved_bytes
+from vit_scratch.fast import Gradients, forward_in_parts, keep_memory, saved_bytes
 from vit_scratch.optim import make_optimizers
+from vit_scratch.peers import implementations
 from vit_scratch.vit import ViT
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
@@ -71,6 +72,21 @@ def measure_parts(rounds, amp):
     return rows
 
 
+def measure_native(rounds, amp, size="system-a"):
+    "Inference beside nn.TransformerEncoder, with torch's native path for its evaluation mode and without."
+    cfg = SIZES[size]
+    x = torch.randn(batch_for(cfg, CPU), cfg.in_chans, cfg.img_size, cfg.img_size)
+    ours, theirs = (implementations(cfg, only=name)[name] for name in ("vit_scratch", "nn.TransformerEncoder"))
+    def native(on):
+        step = inference(theirs, x, amp)
+        def timed():
+            torch.backends.mha.set_fastpath_enabled(on)
+            return step()
+        return timed
+    steps = {"vit_scratch": inference(ours, x, amp, forward_in_parts), "nn.TransformerEncoder": native(True), "nn.TransformerEncoder, native path off": native(False)}
+    return [{"size": size, "implementation": name, **spread(seconds, len(x))} for name, seconds in take_turns(steps, rounds).items()]
+
+
 def stages(n, cfg):
     "name → (function, operations, fewest bytes) of one block's forward pass for n images in bf16, the residual stream in fp32."
     T, D, h, hidden = cfg.grid_size[0] * cfg.grid_size[1] + cfg.num_prefix, cfg.embed_dim, cfg.num_heads, int(cfg.embed_dim * cfg.mlp_ratio)
@@ -119,6 +135,6 @@ if __name__ == "__main__":
     for row in result["changes"]:
         print(f"{row['change']:24} {row['median']:7.1f} images/s ({row['low']:.1f} to {row['high']:.1f}) {row.get('peak_mb', 0):6.0f} MB", flush=True)
     keep_memory()
-    result["stages"] = measure_stages(args.rounds)
+    result["stages"], result["native"] = measure_stages(args.rounds), measure_native(2 * args.rounds, args.amp)
     result["parts"] = measure_parts(max(3, args.rounds // 2), args.amp)
     write_json(args.out, result | {"environment": environment()})
