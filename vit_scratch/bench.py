@@ -114,7 +114,7 @@ def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda 
             return forward(model, x)
     return step
 
-# %% ../nbs/21c_bench.ipynb #f5a8033e
+# %% ../nbs/21c_bench.ipynb #d2ce428a
 def megabytes(which: str) -> float:       # "VmRSS", now, or "VmHWM", the highest since the start
     "This process's memory, from Linux's own books; nan on other systems."
     try:
@@ -132,7 +132,10 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
     model = torch.compile(model) if compile else model
     if kind == "train":
         return training_step(model, x, y, amp)
-    return inference(model, x, amp, forward_in_parts) if name == "vit_scratch" else inference(model, x, amp)
+    if name == "vit_scratch":      # what `predict_logits` uses
+        keep_memory()
+        return inference(model, x, amp, forward_in_parts)
+    return inference(model, x, amp)
 
 def say(**values):
     "An answer to the process that started this one, as a line."

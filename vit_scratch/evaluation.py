@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['predict_logits', 'tally', 'evaluate']
 
-# %% ../nbs/08c_evaluation.ipynb #8579a7c6
+# %% ../nbs/08c_evaluation.ipynb #27cabd43
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .amp import autocast
 from .core import evaluating
-from .fast import forward_in_parts
+from .fast import forward_in_parts, keep_memory
 from .distributed import average, my_rows, world_size
 from .splits import ImageData, batches, normalize
 
-# %% ../nbs/08c_evaluation.ipynb #9db4aeea
+# %% ../nbs/08c_evaluation.ipynb #67bef1ec
 @torch.no_grad()
 def predict_logits(model: nn.Module,
                    images: Tensor,        # (n, C, H, W) uint8
@@ -26,6 +26,7 @@ def predict_logits(model: nn.Module,
                   ) -> Tensor:            # (n, num_classes) float, on the CPU
     "The model's answers in evaluation mode, without augmentation; the model's mode is restored."
     parts, device = [], next(model.parameters()).device
+    keep_memory()      # a CPU gets it back from the system for every part otherwise
     with evaluating(model):
         for part in images.split(batch_size):
             with autocast(amp, device):
