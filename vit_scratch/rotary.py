@@ -12,12 +12,12 @@ from torch import Tensor
 from .attention import Attention
 from .core import InputError
 
-# %% ../nbs/03b_rotary.ipynb #afbeb4e5
+# %% ../nbs/03b_rotary.ipynb #c4d00919
 def rotary_angles(grid_size: tuple[int, int],     # (rows, columns) of patches
                   head_dim: int,                  # d, a multiple of 4
                   temperature: float = 100.0,     # speeds run from 1 down to temperature^(4/d − 1) radians for each patch
                  ) -> Tensor:                     # (N, d/2) in radians, patches row by row
-    "By how much each patch turns each pair of numbers: by its row in one half, by its column in the other [RoPE-ViT, §3.1]. Raises `InputError` for a head that does not split."
+    "By how much each patch turns each pair of numbers: by its row in one half, by its column in the other [RoPE-ViT, axial]. Raises `InputError` for a head that does not split."
     if head_dim % 4:
         raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: pairs for rows and for columns")
     rows, cols = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
