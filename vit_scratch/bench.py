@@ -189,7 +189,7 @@ class Player:
         self.process.wait()
         return answer
 
-# %% ../nbs/21c_bench.ipynb #3083cc33
+# %% ../nbs/21c_bench.ipynb #95a538a4
 def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int, compile: bool, rounds: int, amp: str, device: torch.device) -> list[dict]:
     "A row for each implementation of one size, measured in turns."
     check_common(cfg)
@@ -223,14 +223,14 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
     versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
     machine = environment()
     commit = machine.pop("commit")      # each row has its own: a file may be filled over many days
-    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": machine})
+    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "device": device.type, "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": machine})
     result = {**result, "ceilings": result.get("ceilings") or ceilings(device), "rows": result.get("rows", [])}
-    done = {(row["size"], row["kind"], row["compiled"]) for row in result["rows"]}
-    for wanted in product(sizes, ("train", "infer"), [False, True] if compile else [False]):
-        if wanted in done:
+    done = {(row["size"], row["kind"], row["compiled"], row["batch"]) for row in result["rows"]}
+    for name, kind, mode in product(sizes, ("train", "infer"), [False, True] if compile else [False]):
+        images = batch or batch_for(known[name], device)
+        if (name, kind, mode, images) in done:
             continue
-        name, kind, mode = wanted
-        rows = bench_size(name, known[name], kind, batch or batch_for(known[name], device), mode, rounds, amp, device)
+        rows = bench_size(name, known[name], kind, images, mode, rounds, amp, device)
         result["rows"] += [{**row, "commit": commit} for row in rows]
         for row in rows:
             print(describe_row(row), flush=True)
