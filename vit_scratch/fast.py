@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .amp import autocast
 
-# %% ../nbs/08h_fast.ipynb #c6c838d7
+# %% ../nbs/08h_fast.ipynb #de9c2448
 def saved_bytes(model: nn.Module,
                 images: Tensor,      # (B, C, H, W) float
                 amp: str = "off",
@@ -26,7 +26,7 @@ def saved_bytes(model: nn.Module,
         storage = t.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()      # two views of one storage count once
-        return t
+        return t.detach()                                        # t itself would hold its own graph, for ever
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), autocast(amp, images.device):
         model(images)
     return sum(kept.values())
