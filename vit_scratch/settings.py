@@ -15,7 +15,7 @@ from .policy import AugmentConfig
 from .splits import ImageData, Split
 from .stopping import BETTER
 
-# %% ../nbs/08d_settings.ipynb #e189593f
+# %% ../nbs/08d_settings.ipynb #fc0b3109
 @dataclass(frozen=True)
 class TrainConfig(AugmentConfig):
     """How to train, and how to augment. Validates itself; travels inside checkpoints.
@@ -31,6 +31,7 @@ class TrainConfig(AugmentConfig):
         beta2: AdamW's and Adam's memory of squared gradients
         muon_momentum: Muon's memory of gradients
         muon_by_head: Muon takes each head's queries, keys and values as matrices of their own
+        whiten: start the patch filters with all directions of the training images' patches equally strong
         warmup_epochs: passes of linear warmup
         warmup_start: share of the learning rate at the first step
         final_lr: share of the learning rate the cosine ends at
@@ -62,6 +63,7 @@ class TrainConfig(AugmentConfig):
     beta2: float = 0.999
     muon_momentum: float = 0.95
     muon_by_head: bool = False
+    whiten: bool = False
     warmup_epochs: float = 0.5
     warmup_start: float = 0.01
     final_lr: float = 0.0

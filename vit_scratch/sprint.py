@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHOICES', 'Recipe', 'build', 'rate', 'looks', 'Sparse']
 
-# %% ../nbs/22c_sprint.ipynb #61f6f210
+# %% ../nbs/22c_sprint.ipynb #42ca3d17
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +17,7 @@ from .core import InputError, check_types
 from .mixing import mix
 from .policy import AugmentConfig, augment, draw
 from .splits import ImageData, normalize
-from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_blocks, whiten_filters
-from .tokens import sincos_pos_embed
+from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_blocks, whiten_start
 from .vit import ViT, ViTConfig
 
 # %% ../nbs/22c_sprint.ipynb #e7595dc6
@@ -117,16 +116,13 @@ class Recipe:
         if self.silent and self.attention == "mimetic":
             raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic sets")
 
-# %% ../nbs/22c_sprint.ipynb #84a3e5e8
+# %% ../nbs/22c_sprint.ipynb #f1f3680a
 def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     "The recipe's model at its start."
     torch.manual_seed(seed)
     model = ViT(ViTConfig(img_size=data.img_size, in_chans=data.in_chans, num_classes=data.num_classes, embed_dim=recipe.embed_dim, depth=recipe.depth,
-                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope))
-    with torch.no_grad():
-        if recipe.pos == "sincos":
-            model.pos_embed[:, model.cfg.num_prefix:] = sincos_pos_embed(model.cfg.grid_size, recipe.embed_dim)
-        model.pos_embed.mul_(recipe.pos_scale / model.pos_embed.square().mean().sqrt())
+                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope,
+                          pos_start="sincos" if recipe.pos == "sincos" else "random", pos_scale=recipe.pos_scale))
     if recipe.attention != "usual":
         {"mimetic": mimetic_attention, "local": local_attention}[recipe.attention](model)
     if recipe.silent:
@@ -134,9 +130,7 @@ def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     if recipe.stem == "overlap":
         model.patch_embed = OverlapEmbed(data.in_chans, recipe.embed_dim)
     if recipe.whiten:
-        first = model.patch_embed.conv1 if recipe.stem == "overlap" else model.patch_embed.proj
-        some = torch.randperm(len(data.train))[:2000].to(data.train.images.device)      # not the first ones: files are sorted by class
-        whiten_filters(first, normalize(data.train.images[some].cpu(), data.mean, data.std))
+        whiten_start(model, data)
     return model
 
 # %% ../nbs/22c_sprint.ipynb #236fb735

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'save_progress', 'finish', 'explained', 'run_epochs', 'fit']
 
-# %% ../nbs/09e_fit.ipynb #78cced45
+# %% ../nbs/09e_fit.ipynb #a3ab9a88
 import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from .progress import EventLog, Progress, interrupts
 from .settings import TrainConfig
 from .sharding import load_whole
 from .splits import ImageData
+from .starts import whiten_start
 from .trainer import Trainer
 
 # %% ../nbs/09e_fit.ipynb #c2bf6294
@@ -103,7 +104,7 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
                 progress.end()
                 break
 
-# %% ../nbs/09e_fit.ipynb #7e6cb47c
+# %% ../nbs/09e_fit.ipynb #52be526f
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
         cfg: TrainConfig = TrainConfig(),
@@ -115,6 +116,8 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
     "Train, keep the weights of the best epoch by validation, read the test images once. Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."
     if resume and out is None:
         raise InputError("resume=True needs out, the run's folder")
+    if cfg.whiten and not resume:
+        whiten_start(model, data)
     trainer = Trainer(model, data, cfg)
     folder = None if out is None else Path(out)
     if resume:
