@@ -18,7 +18,7 @@ from vit_scratch.vit import ViT
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
 CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
-           "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "compiled": "plain parts kept adamw token compiled"}
+           "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "side by side": "plain parts kept adamw token side", "compiled": "plain parts kept adamw token compiled"}
 
 
 def prepare(name, cfg, kind, batch, amp, device, compile):
@@ -33,7 +33,7 @@ def prepare(name, cfg, kind, batch, amp, device, compile):
     torch.manual_seed(0)
     model = ViT(cfg).train()
     x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
-    gradients = Gradients(model, amp, part=0 if "parts" in done else batch, compile="on" if "compiled" in done else "off")
+    gradients = Gradients(model, amp, part=0 if "parts" in done else batch, compile="on" if "compiled" in done else "off", workers=0 if "side" in done else 1)
     optimizer = make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)[0] if "adamw" in done else torch.optim.AdamW(model.parameters(), 1e-3)
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -65,7 +65,7 @@ def measure_parts(rounds, amp):
         model, x, y = ViT(cfg).train(), torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
         each = (saved_bytes(model, x[:4], amp) - saved_bytes(model, x[:2], amp)) / 2
         sizes = [batch // 2**i for i in range(6) if batch >= 2**i]
-        steps = {part: (lambda step=Gradients(model, amp, part=part): step(x, y)) for part in sizes}
+        steps = {part: (lambda step=Gradients(model, amp, part=part, workers=1): step(x, y)) for part in sizes}
         seconds = take_turns(steps, rounds)
         rows += [{"size": label, "batch": batch, "part": part, "megabytes": part * each / 1e6, **spread(seconds[part], batch)} for part in sizes]
         print(label, {row["part"]: round(row["median"], 1) for row in rows if row["size"] == label}, flush=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'BUDGETS', 'Rung', 'known_rung', 'settings_of', 'make_model', 'make_config', 'some_of', 'run_rung', 'clock',
-           'check_kept', 'parse_share', 'ladder']
+           'check_kept', 'summarise', 'parse_share', 'ladder']
 
 # %% ../nbs/23b_rungs.ipynb #ba63ccf0
 import _thread, contextlib, json, shutil, threading, time
@@ -30,7 +30,7 @@ class Rung:
     change: dict = field(default_factory=dict)
     beside: tuple = ()      # budgets in which the next rung does not stand on this one
 
-# %% ../nbs/23b_rungs.ipynb #4212cc09
+# %% ../nbs/23b_rungs.ipynb #2503c300
 RUNGS = [
     Rung("system-a"),
     Rung("honest-validation", dict(augment_val=False)),
@@ -59,12 +59,12 @@ RUNGS = [
     Rung("sincos-positions", dict(pos_start="sincos", pos_scale=0.5)),
     Rung("whitened-patches", dict(whiten=True)),
     Rung("rotary-positions", dict(rope=True)),
-    Rung("deeper-mlp", dict(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0)),
+    Rung("wider-mlp", dict(mlp_ratio=2.0)),
     Rung("longer", dict(times=300 / 203)),
 ]
 
-# %% ../nbs/23b_rungs.ipynb #f12d1d62
-BUDGETS = {"small": dict(passes=4, images=10_000), "full": dict(passes=203, images=None)}
+# %% ../nbs/23b_rungs.ipynb #190354d5
+BUDGETS = {"small": dict(passes=10, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)), "full": dict(passes=203, images=None, model={})}
 
 def known_rung(name: str) -> Rung:
     "A rung by its name. Raises `InputError` for an unknown one."
@@ -78,7 +78,7 @@ def settings_of(name: str, budget: str) -> dict:
     if budget not in BUDGETS:
         raise InputError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
     settings, rung = yaml.safe_load((package_folder()/"recipes"/"system-a.yaml").read_text(encoding="utf-8")), known_rung(name)
-    settings.update(times=1, model="vit", val_fraction=0.1, amp="auto", patience=0, schedule_unit="step")
+    settings.update(times=1, model="vit", val_fraction=0.1, amp="auto", patience=0, schedule_unit="step", **BUDGETS[budget]["model"])
     for step in RUNGS[:RUNGS.index(rung)]:
         if budget not in step.beside:
             settings.update(step.change)
@@ -127,7 +127,7 @@ def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, fo
             "parameters": count_params(model), "accuracy": last["val_accuracy"], "loss": last["val_loss"], "passes": last["images_seen"] / len(data.train),
             "seconds": sum(row["seconds"] for row in run.history), "threads": torch.get_num_threads(), "environment": environment(), "history": run.history}
 
-# %% ../nbs/23b_rungs.ipynb #d3294e5a
+# %% ../nbs/23b_rungs.ipynb #b69e77d6
 @contextlib.contextmanager
 def clock(seconds: float):
     "Ask for a stop, as Ctrl-C would, when the time is over; 0 for never."
@@ -147,6 +147,13 @@ def check_kept(path: Path, settings: dict, data: ImageData):
     wrong += [f"images of {kept['dataset']}, not {data.name}"] * (kept["dataset"] != data.name)
     if wrong:
         raise InputError(f"{path} holds a run with {wrong[0]}; move it away, or give another folder with --out")
+
+def summarise(folder: Path):
+    "One small file beside the folder, with what a table needs of every run."
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    rows = [{**{key: run[key] for key in ("rung", "seed", "accuracy", "loss", "passes", "seconds", "parameters", "threads")}, "train_loss": run["history"][-1]["train_loss"],
+             "processor": run["environment"]["processor"], "commit": run["environment"]["commit"]} for run in kept]
+    write_json(folder.with_suffix(".json"), {**{key: kept[-1][key] for key in ("budget", "dataset", "images", "environment")}, "runs": rows})
 
 def parse_share(share: str) -> tuple[int, int]:
     "\"2/3\" as (2, 3): the second of three machines or processes."
@@ -185,6 +192,7 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
             return sum(not (Path(out)/budget/f"{n}-{s}.json").exists() for s, n in queue)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
+        summarise(path.parent)
         shutil.rmtree(folder)
         print(f"{name:26} seed {seed}: {result['accuracy']:.2%} of the validation images, {result['seconds']:.0f} s", flush=True)
     return 0

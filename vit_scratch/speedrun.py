@@ -31,14 +31,14 @@ def accuracy(model: nn.Module, split, data: ImageData, amp: str) -> tuple[float,
     once, mirrored = (predict_logits(model, images, data, amp=amp) for images in (split.images, split.images.flip(-1)))
     return tuple((logits.argmax(1) == split.labels.cpu()).float().mean().item() for logits in (once, once + mirrored))
 
-# %% ../nbs/22d_race.ipynb #a4f94812
+# %% ../nbs/22d_race.ipynb #11c9a099
 def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, compile: str) -> tuple[ViT, Gradients]:
     "A model and its gradients' function, compiled and tried on three batches; the model is at its start. Raises `InputError` for what cannot be compiled."
     if recipe.sparse and compile != "off":
         raise InputError("sparse needs compile off: a compiled model does not notice hooks that come later")
     keep_memory()
     model, amp = build(recipe, data, seed).to(device).train(), choose_amp("auto", device)
-    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing, compile=compile)      # fp16 would need a scaler
+    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing, compile=compile, workers=1 if recipe.sparse else 0)      # fp16 would need a scaler; tokens are drawn in one order
     before = [b.clone() for b in model.buffers()]            # batch norm's
     for _, batch in zip(range(3), looks(recipe, data, device, seed)):
         gradients(*batch)
