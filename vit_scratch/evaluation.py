@@ -16,7 +16,7 @@ from .fast import forward_in_parts, keep_memory
 from .distributed import average, my_rows, world_size
 from .splits import ImageData, batches, normalize
 
-# %% ../nbs/08c_evaluation.ipynb #67bef1ec
+# %% ../nbs/08c_evaluation.ipynb #4a27cb68
 @torch.no_grad()
 def predict_logits(model: nn.Module,
                    images: Tensor,        # (n, C, H, W) uint8
@@ -24,7 +24,7 @@ def predict_logits(model: nn.Module,
                    batch_size: int = 512,
                    amp: str = "off",
                   ) -> Tensor:            # (n, num_classes) float, on the CPU
-    "The model's answers in evaluation mode, without augmentation; the model's mode is restored."
+    "The model's answers in evaluation mode, without augmentation; the model's mode is restored. On a CPU, `keep_memory` stays on for the process."
     parts, device = [], next(model.parameters()).device
     keep_memory()      # a CPU gets it back from the system for every part otherwise
     with evaluating(model):

@@ -103,7 +103,7 @@ class Steps:
         self.loss_sum = self.loss_sum + loss
         self.batch += 1
 
-# %% ../nbs/09_training.ipynb #34abb82d
+# %% ../nbs/09_training.ipynb #976a1784
 class Trainer(Steps):
     "A run in progress: epochs of steps, validation, and all that a checkpoint must hold."
     def __init__(self, model: nn.Module, data: ImageData, cfg: TrainConfig):
@@ -189,9 +189,10 @@ class Trainer(Steps):
 
     def load_state_dict(self, state: dict):
         "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
+        started = {**asdict(TrainConfig()), **state["train"]}      # an older version did not know all settings
         for name, value in asdict(self.cfg).items():
-            if state["train"].get(name) != value and name not in ("device", "amp", "log_dir", "save_every", "shard", "micro_batch", "compile"):
-                raise InputError(f"the run was started with {name} {state['train'].get(name)}, not {value}; a resumed run keeps its configuration")
+            if started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "shard", "micro_batch", "compile"):
+                raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps its configuration")
         load_weights(self.model, state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
