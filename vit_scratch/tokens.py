@@ -39,14 +39,16 @@ def prepend_tokens(x: Tensor,        # patch vectors (B, N, D)
     "Put learned tokens in front of every image's patches [ViT, §3.1; Registers, §2.2]."
     return torch.cat([*(t.expand(len(x), -1, -1) for t in tokens), x], dim=1)
 
-# %% ../nbs/02_tokens.ipynb #48221d35
+# %% ../nbs/02_tokens.ipynb #c9861f61
 @torch.no_grad()
 def start_positions(pos_embed: Tensor,             # (1, prefix + N, D), filled in place
                     grid_size: tuple[int, int],    # (rows, columns) of patches
                     start: str = "random",         # truncated normal 0.02 [timm], "sincos" (zero for tokens that have no place), or "ones"
                     scale: float | None = None,    # root mean square that they are brought to; left out, what `start` gives
                    ):
-    "Where a model's positions start."
+    "Fill in a model's positions at the start. Raises `InputError` for another word."
+    if start not in ("random", "sincos", "ones"):
+        raise InputError(f"positions cannot start as {start!r}; they can as random, sincos or ones")
     nn.init.trunc_normal_(pos_embed, std=0.02, a=-0.04, b=0.04)
     if start == "sincos":
         pos_embed.zero_()[:, -grid_size[0] * grid_size[1]:] = sincos_pos_embed(grid_size, pos_embed.shape[-1])
