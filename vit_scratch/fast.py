@@ -202,7 +202,7 @@ def keep_memory() -> bool:
     libc.mallopt(arena_max, 1)                             # one heap for all threads: those of other threads give back what they like
     return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 32 * 2**20))    # the largest it takes: single tensors above 32 MB are still handed back
 
-# %% ../nbs/08h_fast.ipynb #0ae39a6d
+# %% ../nbs/08h_fast.ipynb #67d13db3
 def forward_in_parts(model: nn.Module,
                      images: Tensor,        # (B, C, H, W)
                      part: int = 64,        # images at a time on a CPU; a GPU takes all
@@ -219,9 +219,6 @@ def forward_in_parts(model: nn.Module,
     parts = images.split(max(1, min(part, -(-len(images) // workers))))
     if workers == 1 or len(parts) == 1:
         return torch.cat([model(x) for x in parts])
-    workers, done = min(workers, len(parts)), [None] * len(parts)
-    def take(first: int):
-        for i in range(first, len(parts), workers):
-            done[i] = work(parts[i])
-    at_once(take, list(range(workers)))
-    return torch.cat(done)
+    workers = min(workers, len(parts))
+    done = at_once(lambda mine: [work(x) for x in mine], [parts[i::workers] for i in range(workers)])
+    return torch.cat([done[i % workers][i // workers] for i in range(len(parts))])
