@@ -135,10 +135,12 @@ def usable_cores() -> int:
 
 def processor() -> str:
     "The processor's name and the number of cores this process may use."
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
+    name, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        name = next((l.split(":", 1)[1].strip() for l in cpuinfo.read_text().splitlines() if l.startswith("model name")), name)
+        facts = dict(map(str.strip, line.split(":", 1)) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        name = facts.get("model name", name)
+        if "cpu family" in facts:      # virtual machines call very different processors by one name
+            name += f" (family {facts['cpu family']}, model {facts['model']})"
     return f"{name}, {usable_cores()} core{'s' * (usable_cores() > 1)}"
 
 # %% ../nbs/00_core.ipynb #5fd4b11e
