@@ -19,7 +19,7 @@ from .amp import choose_amp
 from .core import InputError, environment, pick_device, write_json
 from .data import load_data
 from .evaluation import predict_logits
-from .fast import Gradients, keep_memory
+from .fast import Gradients, buffers_kept, keep_memory
 from .optim import make_optimizers, set_lr
 from .splits import ImageData
 from .sprint import Recipe, Sparse, build, looks, rate
@@ -39,12 +39,10 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     keep_memory()
     model, amp = build(recipe, data, seed).to(device).train(), choose_amp("auto", device)
     gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing, compile=compile, workers=1 if recipe.sparse else 0)      # fp16 would need a scaler; tokens are drawn in one order
-    before = [b.clone() for b in model.buffers()]            # batch norm's
-    for _, batch in zip(range(3), looks(recipe, data, device, seed)):
-        gradients(*batch)
+    with buffers_kept(model):                                # batch norm's
+        for _, batch in zip(range(3), looks(recipe, data, device, seed)):
+            gradients(*batch)
     model.zero_grad(set_to_none=True)
-    for buffer, old in zip(model.buffers(), before):
-        buffer.copy_(old)
     return model, gradients
 
 # %% ../nbs/22d_race.ipynb #fbcedb96
