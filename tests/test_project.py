@@ -70,7 +70,8 @@ def test_readme_is_the_index():
 def test_results_say_where_they_come_from():
     for path in (ROOT / "results").rglob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
-        of_a_run = ("dataset", "config", "seed", "seconds", "images_seen", "history") if "history" in result else ()
+        settings = "settings" if "rung" in result else "config"
+        of_a_run = ("dataset", settings, "seed", "seconds", "images_seen", "history") if "history" in result else ()
         for run in result["runs"] if path.parent.name == "speedrun" else [result]:
             for key in ("environment", *of_a_run):
                 assert key in run, f"{path.name} lacks {key}"
