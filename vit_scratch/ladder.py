@@ -74,7 +74,7 @@ OWN = {"times": 1.0,                # length of the run, as a multiple of the bu
        "warmup": 20 / 203,          # share of the run in which the rate rises
        "model": "vit",              # or "resnet18", the convolutional network that it is compared with
        "colours": "half"}           # normalised by 0.5 and 0.5, or "measured"
-BUDGETS = {"small": dict(passes=10, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)), "full": dict(passes=203, images=None, model={})}
+BUDGETS = {"small": dict(passes=5, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)), "full": dict(passes=203, images=None, model={})}
 
 PLACED = ("img_size", "in_chans", "num_classes", "epochs", "schedule_epochs", "warmup_epochs", "seed")      # what data, budget and call decide
 HOW = ("device", "log_dir", "save_every", "shard", "micro_batch", "compile")                                # where and how it runs, not what it computes
