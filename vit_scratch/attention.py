@@ -66,14 +66,19 @@ class Attention(nn.Module):
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))   # (B, h, T, d)
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
+    def score_bias(self, mask: Tensor | None) -> Tensor | None:
+        "What is added to the scores: the mask, and in subclasses what they know about places."
+        return mask
+
     def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         "The attention weights for input x, (B, h, T, T), before dropout; whichever path `forward` takes."
         q, k, _ = self.heads(x)
-        return attention_weights(q, k, mask)
+        return attention_weights(q, k, self.score_bias(mask))
 
     def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`
         B, T, D = x.shape
         q, k, v = self.heads(x, first)
+        mask = self.score_bias(mask)
         if mask is not None and mask.shape[-2] > 1:
             mask = mask[..., :first, :]
         if plain_is_faster(k):

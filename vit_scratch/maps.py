@@ -46,7 +46,7 @@ def split_heads(attn: nn.Module,
 # %% ../nbs/10_attention_maps.ipynb #c6da9a65
 def look_again(attn: nn.Module, args: tuple, kwargs: dict, output) -> tuple[Tensor, Tensor]:
     "What a layer has just done, in the open: its weights (B, h, T, T) and its output (B, T, D). Raises `InputError` in evaluation mode if that is not what came out of it."
-    mask = (args[1] if len(args) > 1 else kwargs.get("mask")) if ismethod(getattr(attn, "heads", None)) else None
+    mask = attn.score_bias(args[1] if len(args) > 1 else kwargs.get("mask")) if ismethod(getattr(attn, "heads", None)) else None
     q, k, v = split_heads(attn, args[0] if args else kwargs["query"])
     weights = attention_weights(q, k, mask)
     mixed = (weights @ v).transpose(1, 2).flatten(2)                                    # (B, T, D)

@@ -92,7 +92,7 @@ CHANGES = {
     "mimetic-attention": dict(attention="mimetic"), "silent-blocks": dict(silent=True), "whitened-patches": dict(whiten=True), "overlapping-stem": dict(stem="overlap"),
     "six-heads": dict(num_heads=6), "class-token": dict(pool="cls"), "no-qk-norm": dict(qk_norm=False), "batch-64": dict(batch=64, muon_lr=0.014),
     "muon-0.01": dict(muon_lr=0.01), "muon-0.04": dict(muon_lr=0.04), "linear-schedule": dict(schedule="linear"), "label-smoothing": dict(smoothing=0.1), "weight-average": dict(average=0.2),
-    "rotary": dict(rope=True), "momentum-0.9": dict(momentum=0.9), "beta2-0.95": dict(beta2=0.95), "muon-by-head": dict(by_head=True),
+    "rotary": dict(rope=True), "relative-bias": dict(rel_pos=True), "momentum-0.9": dict(momentum=0.9), "beta2-0.95": dict(beta2=0.95), "muon-by-head": dict(by_head=True),
     "no-crop": dict(crop=0), "half-the-tokens": dict(sparse=0.5), "all": TOGETHER, "all-overlapping": dict(TOGETHER, stem="overlap"), "all-and-rotary": dict(TOGETHER, rope=True),
     "all-and-optimizers": dict(TOGETHER, momentum=0.9, beta2=0.95, by_head=True)}
 LONG = dict(TOGETHER, flip="alternate")                                                               # for two passes
@@ -102,7 +102,7 @@ RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
          "record-plain-2": Recipe(**SECOND, images=80_000), "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"), "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
          "gpu-94": Recipe(**ON_GPU, images=5_000_000), "gpu-95": Recipe(**ON_GPU, images=15_000_000)}
-BEFORE = dict(rope=False, momentum=0.95, by_head=False, beta2=0.999)      # how runs were made whose files do not say so yet
+BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999)      # how runs were made whose files do not say so yet
 
 # %% ../nbs/22d_race.ipynb #c7783476
 def check_same(path: Path, kept: dict, wanted: dict):

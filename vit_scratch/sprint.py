@@ -40,6 +40,7 @@ class Recipe:
         pos: where learned positions start: "learned" (at random) or "sincos"
         pos_scale: root mean square of the positions at the start
         rope: rotary positions, too
+        rel_pos: a learned number for every score, too, by how the two patches lie to each other
         attention: how attention starts: "usual", "mimetic" or "local"
         silent: every block starts as the identity
         whiten: the first filters start with all directions of their windows equally strong
@@ -74,6 +75,7 @@ class Recipe:
     pos: str = "learned"
     pos_scale: float = 0.02
     rope: bool = False
+    rel_pos: bool = False
     attention: str = "usual"
     silent: bool = False
     whiten: bool = False
@@ -109,8 +111,8 @@ class Recipe:
         for name in ("lr", "muon_lr", "clip", "pos_scale", "weight_decay", "crop"):
             if getattr(self, name) < 0 or name == "clip" and self.clip == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {'more than' if name == 'clip' else 'at least'} 0")
-        if self.rope and self.sparse:
-            raise InputError("rope does not go with sparse: the tokens that stay would be taken for the first ones")
+        if (self.rope or self.rel_pos) and self.sparse:
+            raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the first ones")
         if self.average and self.stem == "overlap":
             raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other weights")
         if self.silent and self.attention == "mimetic":
@@ -121,7 +123,7 @@ def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     "The recipe's model at its start."
     torch.manual_seed(seed)
     model = ViT(ViTConfig(img_size=data.img_size, in_chans=data.in_chans, num_classes=data.num_classes, embed_dim=recipe.embed_dim, depth=recipe.depth,
-                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope,
+                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope, rel_pos=recipe.rel_pos,
                           pos_start="sincos" if recipe.pos == "sincos" else "random", pos_scale=recipe.pos_scale))
     if recipe.attention != "usual":
         {"mimetic": mimetic_attention, "local": local_attention}[recipe.attention](model)

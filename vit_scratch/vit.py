@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .core import InputError, check_types
-from .encoder import Block, Encoder
+from .encoder import Block, Encoder, attention_kind
 from .patches import PatchEmbed, check_divides
+from .relative import resample_rel_pos_table
 from .tokens import prepend_tokens, resample_pos_embed, start_positions
 
 # %% ../nbs/05_vit.ipynb #5742ff6e
@@ -37,6 +38,7 @@ class ViTConfig:
         pos_start: where learned positions start: "random", "sincos", or "ones", which is no position at all, here so that published runs can be repeated
         pos_scale: root mean square of the positions at the start; left out, what pos_start gives
         rope: also turn queries and keys by their patch's place (rotary positions), beside whatever pos says
+        rel_pos: also add a learned number to each score, for how the two patches lie to each other
         reg_tokens: number of register tokens
         qk_norm: LayerNorm on queries and keys
         init_values: LayerScale's first value; left out, no LayerScale
@@ -67,6 +69,7 @@ class ViTConfig:
     pos_start: str = "random"
     pos_scale: float | None = None
     rope: bool = False
+    rel_pos: bool = False
     reg_tokens: int = 0
     qk_norm: bool = False
     init_values: float | None = None
@@ -94,8 +97,8 @@ class ViTConfig:
             raise InputError(f"mlp_ratio is {self.mlp_ratio} (more than 0); embed_dim is {self.embed_dim} (a multiple of 4 where positions are \"sincos\")")
         if self.pos_scale is not None and self.pos_scale <= 0:
             raise InputError(f"pos_scale is {self.pos_scale}; it must be more than 0, or left out")
-        if self.rope and self.embed_dim // self.num_heads % 4:
-            raise InputError(f"embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads} numbers; rope needs a multiple of 4")
+        if self.rope and (self.rel_pos or self.embed_dim // self.num_heads % 4):
+            raise InputError(f"rope needs heads of a multiple of 4 numbers, and rel_pos off; embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads}, rel_pos is {self.rel_pos}")
         words = dict(pool=("cls", "mean"), pos=("learned", "sincos", "none"), pos_start=("random", "sincos", "ones"), drop_path_rule=("linear", "constant"), act=("gelu", "relu"), init=("timm", "torch"))
         for name, choices in words.items():
             if getattr(self, name) not in choices:
@@ -154,8 +157,9 @@ class ViT(nn.Module):
         self.pos_embed = None if cfg.pos == "none" else nn.Parameter(torch.zeros(shape), requires_grad=cfg.pos == "learned")
         self.pos_drop = nn.Dropout(cfg.pos_drop_rate)
         rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate, cfg.depth, device="cpu").tolist()
+        attn_layer = attention_kind(cfg.grid_size, cfg.num_prefix, cfg.rope, cfg.rel_pos)
         self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate, cfg.attn_drop_rate,
-                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, cfg.grid_size if cfg.rope else None) for rate in rates))
+                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, attn_layer) for rate in rates))
         mean = cfg.pool == "mean"   # timm norms after the mean, and calls that norm fc_norm
         self.norm = nn.Identity() if mean else nn.LayerNorm(D, eps=1e-6)
         self.fc_norm = nn.LayerNorm(D, eps=1e-6) if mean else nn.Identity()
@@ -203,10 +207,10 @@ def num_params(cfg: ViTConfig) -> int:
     patches = (cfg.patch_size**2 * cfg.in_chans + 1) * D
     positions = (cfg.num_prefix + cfg.grid_size[0] * cfg.grid_size[1]) * D if cfg.pos == "learned" else 0
     attention = 3*D*D + 3*D*cfg.qkv_bias + D*D + D + (4 * D // cfg.num_heads) * cfg.qk_norm
+    places = ((2*cfg.grid_size[0] - 1) * (2*cfg.grid_size[1] - 1) + 3*bool(cfg.num_prefix)) * cfg.num_heads * cfg.rel_pos
     mlp = D*hidden + hidden + hidden*D + D
-    block = 2*norm + attention + mlp + (0 if cfg.init_values is None else 2*D)
-    head = (D + 1) * cfg.num_classes
-    return patches + cfg.num_prefix*D + positions + cfg.depth*block + norm + head
+    block = 2*norm + attention + places + mlp + (0 if cfg.init_values is None else 2*D)
+    return patches + cfg.num_prefix*D + positions + cfg.depth*block + norm + (D + 1) * cfg.num_classes
 
 # %% ../nbs/05_vit.ipynb #32dc0d49
 PRESETS = {
@@ -242,5 +246,6 @@ def resize_model(model: ViT,
         state["pos_embed"] = resample_pos_embed(model.pos_embed.detach(), model.cfg.grid_size, other.cfg.grid_size, model.cfg.num_prefix)
     elif model.cfg.pos == "sincos":
         state["pos_embed"] = other.pos_embed.detach()
+    state |= {name: resample_rel_pos_table(t, model.cfg.grid_size, other.cfg.grid_size) for name, t in state.items() if name.endswith("relative_position_bias_table")}
     other.load_state_dict(state)
     return other.to(next(model.parameters()).device).train(model.training)
