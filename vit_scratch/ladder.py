@@ -137,9 +137,10 @@ def made_otherwise(path: Path, settings: dict, data: ImageData) -> str:
         was, images = defaults() | kept["settings"], kept["dataset"]
     except (OSError, ValueError, KeyError, TypeError):
         return "does not say how its run was made"
-    wrong = [f"{key} {was.get(key)}, not {settings.get(key)}" for key in settings | was if was.get(key) != settings.get(key)]
-    wrong += [f"images of {images}, not {data.name}"] * (images != data.name)
-    return f"is about a run with {wrong[0]}" if wrong else ""
+    for key in settings | was:
+        if was.get(key) != settings.get(key):
+            return f"is about a run with {key} {was.get(key)}, not {settings.get(key)}"
+    return "" if images == data.name else f"is about a run with images of {images}, not {data.name}"
 
 def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, folder: Path) -> dict:
     "Train one rung with one seed, or go on where it was interrupted. The number that counts is the last epoch's validation accuracy; test images are not read."
@@ -169,7 +170,7 @@ def clock(seconds: float):
     timer = threading.Timer(seconds, _thread.interrupt_main)
     timer.daemon = True
     if seconds:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():      # as a shell starts what runs in its background
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():      # a shell starts what runs in its background deaf to Ctrl-C
             signal.signal(signal.SIGINT, signal.default_int_handler)
         timer.start()
     try:
@@ -218,8 +219,10 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
            runs: str = "runs/ladder",      # runs in progress
           ) -> int:                        # runs that are still to do in this share
     "Work through the ladder: every rung with every seed that has no result yet. Raises `InputError` for an unknown name or a file made otherwise."
-    names, (part, parts), end = list(dict.fromkeys(rungs)) or [rung.name for rung in RUNGS], parse_share(share), time.monotonic() + 60 * minutes
-    wanted, loaded, failures = {name: settings_of(name, budget) for name in names}, load_data(data, root=data_root, title=data_title), []
+    names = list(dict.fromkeys(rungs)) or [rung.name for rung in RUNGS]
+    (part, parts), end = parse_share(share), time.monotonic() + 60 * minutes
+    wanted = {name: settings_of(name, budget) for name in names}
+    loaded, failures = load_data(data, root=data_root, title=data_title), []
     queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds) for name in names][part - 1::parts]
     for path, name, _ in queue:
         if path.exists() and (why := made_otherwise(path, wanted[name], loaded)):      # before hours of work, not after
@@ -244,7 +247,7 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
     finally:
         summarise(Path(out)/budget)
     left = sum(not path.exists() for path, _, _ in queue)
-    print(f"{len(queue) - left} of {len(queue)} runs are done" + "; the same command goes on" * bool(left), flush=True)
+    print(f"{len(queue) - left} of {len(queue)} runs are done" + ("; the same command goes on" if left else ""), flush=True)
     if failures:
         raise InputError(f"{len(failures)} runs failed; the first: {failures[0]}")
     return left
