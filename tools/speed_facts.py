@@ -1,7 +1,10 @@
 """What makes a training step fast, measured: each change alone, sizes of parts, and where each stage stands under the roofline. Writes results/speed-facts.json.
 
-python tools/speed_facts.py [--rounds 9] [--out results/speed-facts.json]"""
-import argparse, subprocess, sys
+python tools/speed_facts.py [--rounds 9] [--out results/speed-facts.json]
+python tools/speed_facts.py --again paths      # one section of a file that is there"""
+import argparse, json, subprocess, sys
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,7 @@ from vit_scratch.core import environment, write_json
 from vit_scratch.fast import Gradients, forward_in_parts, keep_memory, saved_bytes
 from vit_scratch.optim import make_optimizers
 from vit_scratch.peers import implementations
-from vit_scratch.vit import ViT
+from vit_scratch.vit import ViT, ViTConfig
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
 CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
@@ -72,6 +75,28 @@ def measure_parts(rounds, amp):
     return rows
 
 
+def measure_paths(rounds, amp):
+    "Whole models, three blocks deep, with attention's two paths, in turns: training in parts side by side, and inference."
+    rows = []
+    for side in (8, 12, 16, 24, 32, 40, 48):
+        cfg = ViTConfig(img_size=4 * side, mlp_ratio=2.0, depth=3)
+        batch = min(128, batch_for(cfg, CPU))
+        model, x, y = ViT(cfg), torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
+        for kind in ("train", "infer"):
+            model.train(kind == "train")
+            steps = {}
+            for path in ("plain", "fused"):
+                step = (lambda gradients=Gradients(model, amp): gradients(x, y)) if kind == "train" else inference(model, x, amp, forward_in_parts)
+                def chosen(step=step, plain=path == "plain"):
+                    with patch.object(attention, "plain_is_faster", lambda k: plain):
+                        step()
+                steps[path] = chosen
+            for path, seconds in take_turns(steps, rounds).items():
+                rows.append({"tokens": side**2 + 1, "batch": batch, "kind": kind, "path": path, **spread(seconds, batch)})
+            print(side**2 + 1, kind, {row["path"]: round(row["median"], 1) for row in rows[-2:]}, flush=True)
+    return rows
+
+
 def measure_native(rounds, amp, size="system-a"):
     "Inference beside nn.TransformerEncoder, with torch's native path for its evaluation mode and without."
     cfg = SIZES[size]
@@ -118,10 +143,14 @@ def measure_stages(rounds, n=64):
     return [{"stage": name, "operations": ops, "bytes": size, "seconds": sorted(seconds[name])[len(seconds[name]) // 2]} for name, (_, ops, size) in found.items()]
 
 
+SECTIONS = {"changes": measure_changes, "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
+            "paths": lambda rounds, amp: measure_paths(max(3, rounds // 2), amp), "parts": lambda rounds, amp: measure_parts(max(3, rounds // 2), amp)}
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", default="results/speed-facts.json")
+    parser.add_argument("--again", nargs="+", choices=SECTIONS, default=[], help="only these sections; the rest stays as it is in the file")
     parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--amp", default=choose_amp("auto", CPU))
     args = parser.parse_args()
@@ -129,12 +158,16 @@ if __name__ == "__main__":
         bench.prepare = prepare
         bench.play(args.play, CFG, "train", BATCH, args.amp, "cpu", False)
         sys.exit()
-    result = {"what": "one training step of the small model, batch 256: changes made one after the other, parts of different sizes, stages of a block", "amp": args.amp, "batch": BATCH,
-              "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp), "ceilings": ceilings()}
-    result["changes"] = measure_changes(args.rounds, args.amp)
-    for row in result["changes"]:
-        print(f"{row['change']:24} {row['median']:7.1f} images/s ({row['low']:.1f} to {row['high']:.1f}) {row.get('peak_mb', 0):6.0f} MB", flush=True)
-    keep_memory()
-    result["stages"], result["native"] = measure_stages(args.rounds), measure_native(2 * args.rounds, args.amp)
-    result["parts"] = measure_parts(max(3, args.rounds // 2), args.amp)
-    write_json(args.out, result | {"environment": environment()})
+    if args.again:
+        result = json.loads(Path(args.out).read_text(encoding="utf-8"))
+    else:
+        result = {"what": "one training step of the small model, batch 256: changes made one after the other, stages of a block; attention's paths and parts of different sizes, for several models", "amp": args.amp, "batch": BATCH,
+                  "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp), "ceilings": ceilings(), "environment": environment()}
+    for name in args.again or SECTIONS:
+        if name != "changes":
+            keep_memory()
+        result[name] = SECTIONS[name](args.rounds, args.amp)
+        result.setdefault("commits", {})[name] = environment()["commit"]
+        for row in result[name]:
+            print(name, {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items() if key != "seconds" or not isinstance(value, list)}, flush=True)
+        write_json(args.out, result)
