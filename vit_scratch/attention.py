@@ -24,7 +24,7 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
     return scores.softmax(dim=-1)
 
 # %% ../nbs/03_attention.ipynb #db053c54
-PLAIN_UP_TO = 1200   # tokens; whole models with either path are measured in the chapter on speed
+PLAIN_UP_TO = 1700   # tokens; whole models with either path are measured in the chapter on speed
 
 # %% ../nbs/03_attention.ipynb #78211af0
 def plain_is_faster(k: Tensor,  # keys (B, h, T, d)
