@@ -25,7 +25,9 @@ def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
     if num_prefix:
         ways = (2*rows - 1) * (2*cols - 1)
         index = F.pad(index, (num_prefix, 0, num_prefix, 0))
-        index[:num_prefix], index[:, :num_prefix], index[:num_prefix, :num_prefix] = ways, ways + 1, ways + 2
+        index[:num_prefix] = ways                          # it asks,
+        index[:, :num_prefix] = ways + 1                   # it is asked,
+        index[:num_prefix, :num_prefix] = ways + 2         # both
     return index
 
 # %% ../nbs/03c_relative.ipynb #6b1d0026
@@ -35,8 +37,8 @@ class RelPosBias(nn.Module):
                  num_heads: int,                       # h
                  num_prefix: int = 0):                 # tokens in front of the patches
         super().__init__()
-        index = relative_index(grid_size, num_prefix)
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2*grid_size[0] - 1) * (2*grid_size[1] - 1) + 3*bool(num_prefix), num_heads))
+        index, ways = relative_index(grid_size, num_prefix), (2*grid_size[0] - 1) * (2*grid_size[1] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.empty(ways + 3*bool(num_prefix), num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02, a=-0.04, b=0.04)
         self.register_buffer("relative_position_index", index, persistent=False)      # (T, T); follows from the configuration
 
@@ -57,7 +59,8 @@ class RelativeAttention(Attention):
         self.rel_pos = RelPosBias(grid_size, num_heads, num_prefix)
 
     def heads(self, x: Tensor, first: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if x.shape[1] != (known := len(self.rel_pos.relative_position_index)):
+        known = len(self.rel_pos.relative_position_index)
+        if x.shape[1] != known:
             raise InputError(f"{x.shape[1]} tokens are not the {known} whose places are known")
         return super().heads(x, first)
 
