@@ -71,7 +71,6 @@ def measure_parts(rounds, amp):
         steps = {part: (lambda step=Gradients(model, amp, part=part, workers=1): step(x, y)) for part in sizes}
         seconds = take_turns(steps, rounds)
         rows += [{"size": label, "batch": batch, "part": part, "megabytes": part * each / 1e6, **spread(seconds[part], batch)} for part in sizes]
-        print(label, {row["part"]: round(row["median"], 1) for row in rows if row["size"] == label}, flush=True)
     return rows
 
 
@@ -93,7 +92,6 @@ def measure_paths(rounds, amp):
                 steps[path] = chosen
             for path, seconds in take_turns(steps, rounds).items():
                 rows.append({"tokens": side**2 + 1, "batch": batch, "kind": kind, "path": path, **spread(seconds, batch)})
-            print(side**2 + 1, kind, {row["path"]: round(row["median"], 1) for row in rows[-2:]}, flush=True)
     return rows
 
 
@@ -169,5 +167,5 @@ if __name__ == "__main__":
         result[name] = SECTIONS[name](args.rounds, args.amp)
         result.setdefault("commits", {})[name] = environment()["commit"]
         for row in result[name]:
-            print(name, {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items() if key != "seconds" or not isinstance(value, list)}, flush=True)
+            print(name, {key: value for key, value in row.items() if not isinstance(value, list)}, flush=True)
         write_json(args.out, result)

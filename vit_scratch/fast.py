@@ -53,7 +53,8 @@ def part_size(model: nn.Module,
         return batch
     with torch.random.fork_rng(devices=[]):      # dropout must not notice
         four, two = (saved_sizes(model, images[:n], amp) for n in (4, 2))
-    kept, largest = batch * (sum(four) - sum(two)) / 2, batch * max(four, default=0) / 4      # by the whole batch, and its largest tensor
+    growth = [batch * (a - b) / 2 for a, b in zip(four, two)]                                 # each tensor for the whole batch; 16-bit copies of weights do not grow
+    kept, largest = sum(growth), max(growth, default=0)
     wanted = min(batch, max(1, math.ceil(kept / PART_BYTES), math.ceil(largest / TENSOR_BYTES)))
     step = workers if kept >= workers * PART_BYTES / 4 and batch >= workers else 1            # with enough to share, parts come in multiples of the workers
     least = math.ceil(wanted / step) * step
