@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'must_fail', 'set_seed', 'pick_device', 'evaluating', 'count_params', 'show_images',
-           'show_tensor', 'package_folder', 'usable_cores', 'processor', 'environment', 'write_whole', 'write_json',
-           'load_result']
+           'show_tensor', 'package_folder', 'usable_cores', 'processor', 'code_version', 'environment', 'write_whole',
+           'write_json', 'load_result']
 
 # %% ../nbs/00_core.ipynb #99226c6b
 import importlib.util, json, math, os, platform, random, shutil, subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -144,15 +145,23 @@ def processor() -> str:
     return f"{name}, {usable_cores()} core{'s' * (usable_cores() > 1)}"
 
 # %% ../nbs/00_core.ipynb #5fd4b11e
+@cache
+def code_version() -> str | None:
+    "The checkout's commit, with \"-dirty\" if the package differs from it; None outside a checkout. Found out once: files may change while a long run goes on with what it has loaded."
+    checkout = package_folder().parent
+    if not ((checkout/".git").exists() and shutil.which("git")):
+        return None
+    git = lambda *words: subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True)
+    commit = git("describe", "--always").stdout.strip()
+    changed = git("status", "--porcelain", "--", package_folder().name).stdout
+    return commit + "-dirty" * bool(changed) if commit else None
+
 def environment() -> dict:
-    "What a result needs to be believed: versions, processor, GPU and, in a checkout, the commit (with \"-dirty\" if files were changed)."
+    "What a result needs to be believed: versions, processor, GPU and the `code_version`."
     import torchvision
-    checkout, commit = package_folder().parent, None
-    if (checkout/".git").exists() and shutil.which("git"):
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=checkout, capture_output=True, text=True).stdout.strip() or None
     return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "processor": processor(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "commit": commit}
+            "commit": code_version()}
 
 # %% ../nbs/00_core.ipynb #d5e503d3
 def write_whole(path, content: bytes):

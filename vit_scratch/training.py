@@ -16,7 +16,7 @@ from torch import nn
 
 from .amp import autocast
 from .checkpoint import load_last, new_run_folder, save_whole, write_config, write_history, write_result
-from .core import InputError, write_whole
+from .core import InputError, code_version, write_whole
 from .distributed import anyone, is_lost_peer, rank, world_size
 from .faults import bad_weight, batch_that_fits, is_out_of_memory
 from .progress import EventLog, Progress, interrupts
@@ -116,6 +116,7 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
     "Train, keep the weights of the best epoch by validation, read the test images once. Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."
     if resume and out is None:
         raise InputError("resume=True needs out, the run's folder")
+    code_version()                               # of the code that runs, not of what lies there when it ends
     if cfg.whiten and not resume:
         whiten_start(model, data)
     trainer = Trainer(model, data, cfg)
