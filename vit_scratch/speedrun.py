@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOGETHER', 'CHANGES', 'LONG', 'SECOND', 'ON_GPU', 'RACES', 'BEFORE', 'accuracy', 'prepare', 'race', 'run',
-           'check_same', 'speedrun', 'describe']
+           'read_runs', 'speedrun', 'describe']
 
 # %% ../nbs/22d_race.ipynb #345e64b3
 import json, statistics, time
@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from .amp import choose_amp
-from .core import InputError, environment, pick_device, write_json
+from .core import InputError, code_version, environment, pick_device, write_json
 from .data import load_data
 from .evaluation import predict_logits
 from .fast import Gradients, buffers_kept, keep_memory
@@ -83,7 +83,7 @@ def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = t
     log, seconds = race(recipe, data, model, gradients, seed, device)
     plain, mirrored = accuracy(model, getattr(data, split), data, gradients.amp)
     return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds, "images": log[-1]["images"], "compile_seconds": gradients.seconds,
-            "parameters": sum(p.numel() for p in model.parameters()), "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
+            "parameters": sum(p.numel() for p in model.parameters()), "device": str(device), "compile": compile, "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
 
 # %% ../nbs/22d_race.ipynb #d5eaf99d
 TOGETHER = dict(pos="sincos", pos_scale=0.5, whiten=True, num_heads=6, batch=64, muon_lr=0.014, crop=0)
@@ -105,12 +105,22 @@ RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
 BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999)      # how runs were made whose files do not say so yet
 
 # %% ../nbs/22d_race.ipynb #c7783476
-def check_same(path: Path, kept: dict, wanted: dict):
-    "Raise `InputError` where a file's runs were made otherwise."
+def read_runs(path: Path, name: str, wanted: dict) -> dict:
+    "A recipe's file, or a new one without runs. Raises `InputError` where the file's runs were made otherwise."
+    if not path.exists():
+        return {"name": name, **wanted, "runs": []}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept["recipe"] = {**BEFORE, **kept["recipe"]}
+        for run in kept["runs"]:
+            run["seed"], run["accuracy"]      # what is read below
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no file of runs; move it away, or give another folder with --out") from None
     for name, value in wanted.items():
         if kept.get(name) != value:
             which = next((f"{key} {old}, not {value.get(key)}" for key, old in kept[name].items() if value.get(key) != old), "another recipe") if name == "recipe" else f"{name} {kept.get(name)}, not {value}"
             raise InputError(f"{path} holds runs with {which}; move it away, or give another folder with --out")
+    return kept
 
 def speedrun(names: list[str] = (),              # keys of `RACES`; none: the records for a CPU
              data: str = "cifar10",              # as `load_data` takes it
@@ -126,24 +136,23 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
     names, target = list(names) or ["record-plain-2", "record-overlapping-2"], pick_device(device)
     if unknown := [name for name in names if name not in RACES]:
         raise InputError(f"no recipe {unknown[0]!r}; there are {', '.join(RACES)}")
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; it must be at least 1")
-    images_of, found = load_data(data, root=data_root, title=data_title), {}
+    if seeds < 1 or compile not in ("auto", "off", "on", "graphs"):
+        raise InputError(f"seeds is {seeds} (at least 1); compile is {compile!r} (one of auto, off, on, graphs)")
+    code_version()                                 # of the code that runs, not of what lies there hours later
+    images_of, found, recipes = load_data(data, root=data_root, title=data_title), {}, {}
     Path(out).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        recipe, split, path = RACES[name], "test" if name.startswith("record") else "val", Path(out)/f"{name}.json"
-        recipe = recipe if images is None else replace(recipe, images=images)
-        head = {"recipe": asdict(recipe), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split}
-        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"name": name, **head, "runs": []}
-        result["recipe"] = {**BEFORE, **result["recipe"]}
+    for name in names:                             # whatever is wrong is said before the first run
+        recipes[name] = RACES[name] if images is None else replace(RACES[name], images=images)
+        split = "test" if name.startswith("record") else "val"
         if getattr(images_of, split) is None:
             raise InputError(f"{name} is measured on {split} images, and {images_of.name} has none")
-        check_same(path, result, head)
+        found[name] = read_runs(Path(out)/f"{name}.json", name, {"recipe": asdict(recipes[name]), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split})
+    for name, recipe in recipes.items():
+        result = found[name]
         for seed in sorted(set(range(seeds)) - {kept["seed"] for kept in result["runs"]}):
             how = {"auto": "graphs" if target.type == "cuda" and not recipe.sparse else "off"}.get(compile, compile)
-            result["runs"].append(run(recipe, images_of, seed, target, how, split))
-            write_json(path, result)
-        found[name] = result
+            result["runs"].append(run(recipe, images_of, seed, target, how, result["split"]))
+            write_json(Path(out)/f"{name}.json", result)
         print(describe(result), flush=True)
     return found
 
