@@ -8,7 +8,7 @@ __all__ = ['RUNGS', 'OWN', 'BUDGETS', 'PLACED', 'HOW', 'Rung', 'defaults', 'know
            'parse_share', 'ladder']
 
 # %% ../nbs/23b_rungs.ipynb #ba63ccf0
-import _thread, contextlib, json, shutil, signal, threading, time
+import _thread, contextlib, json, os, shutil, signal, threading, time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -85,8 +85,7 @@ def defaults() -> dict:
 
 def known_rung(name: str) -> Rung:
     "A rung by its name. Raises `InputError` for an unknown one."
-    found = [rung for rung in RUNGS if rung.name == name]
-    if not found:
+    if not (found := [rung for rung in RUNGS if rung.name == name]):
         raise InputError(f"no rung {name!r}; there are {', '.join(rung.name for rung in RUNGS)}")
     return found[0]
 
@@ -98,8 +97,7 @@ def settings_of(name: str, budget: str) -> dict:
     settings = defaults()
     settings |= {key: value for key, value in recipe.items() if key in settings}
     settings |= dict(amp="auto", patience=0, schedule_unit="step", **BUDGETS[budget]["model"], **{key: BUDGETS[budget][key] for key in ("passes", "images")})
-    changes = [step.change for step in RUNGS[:RUNGS.index(rung)] if budget not in step.beside] + [rung.change]
-    for change in changes:
+    for change in [step.change for step in RUNGS[:RUNGS.index(rung)] if budget not in step.beside] + [rung.change]:
         if unknown := set(change) - set(settings):
             raise InputError(f"there is no setting {unknown.pop()!r}; a rung may change those of ViTConfig and TrainConfig, and {', '.join(OWN)}")
         settings |= change
@@ -140,28 +138,28 @@ def made_otherwise(path: Path, settings: dict, data: ImageData) -> str:
     for key in settings | was:
         if was.get(key) != settings.get(key):
             return f"is about a run with {key} {was.get(key)}, not {settings.get(key)}"
-    return "" if images == data.name else f"is about a run with images of {images}, not {data.name}"
+    same = images == data.name and kept.get("mean", data.mean) == data.mean      # two sets may have one name
+    return "" if same else f"is about a run with images of {images} (mean {kept.get('mean')}), not {data.name} (mean {data.mean})"
 
 def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, folder: Path) -> dict:
     "Train one rung with one seed, or go on where it was interrupted. The number that counts is the last epoch's validation accuracy; test images are not read."
-    settings, note = settings_of(name, budget), folder.with_suffix(".json")
+    settings, note = settings_of(name, budget), folder.with_suffix(".settings")
     begun = (folder/"last.pt").exists()
     if begun and (why := made_otherwise(note, settings, data)):
         raise InputError(f"{note} {why}; remove the folder {folder}, and the run begins anew")
     if not begun:
         shutil.rmtree(folder, ignore_errors=True)      # stopped before its first checkpoint
         note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, {"settings": settings, "dataset": data.name})
-    data = some_of(data, settings["images"], settings["colours"])
+        write_json(note, {"settings": settings, "dataset": data.name, "mean": data.mean})
+    mean, data = data.mean, some_of(data, settings["images"], settings["colours"])
     set_seed(seed)
     model = make_model(settings, data)
-    cfg = make_config(settings, seed, device)
-    run = fit(model, data, cfg, folder, resume=begun, test=False, quiet=True)
+    run = fit(model, data, make_config(settings, seed, device), folder, resume=begun, test=False, quiet=True)
     last = run.history[-1]
-    return {"rung": name, "budget": budget, "seed": seed, "settings": settings, "dataset": data.name, "images": {"train": len(data.train), "val": len(data.val)},
+    return {"rung": name, "budget": budget, "seed": seed, "settings": settings, "dataset": data.name, "mean": mean, "images": {"train": len(data.train), "val": len(data.val)},
             "parameters": count_params(model), "accuracy": last["val_accuracy"], "loss": last["val_loss"], "passes": last["images_seen"] / len(data.train),
             "images_seen": last["images_seen"], "seconds": sum(row["seconds"] for row in run.history), "threads": torch.get_num_threads(),
-            "device": str(pick_device(device)), "amp": choose_amp(cfg.amp, pick_device(device)), "environment": environment(), "history": run.history}
+            "device": str(pick_device(device)), "amp": choose_amp(settings["amp"], pick_device(device)), "environment": environment(), "history": run.history}
 
 # %% ../nbs/23b_rungs.ipynb #36f41a85
 @contextlib.contextmanager
@@ -185,12 +183,14 @@ def summarise(folder: Path):
         return
     rows = [{**{key: run[key] for key in ("rung", "seed", "accuracy", "loss", "passes", "seconds", "parameters", "threads", "amp")}, "train_loss": run["history"][-1]["train_loss"],
              **{key: run["environment"][key] for key in ("processor", "gpu", "torch", "commit")}} for run in kept]
-    write_json(folder.with_suffix(".json"), {**{key: kept[-1][key] for key in ("budget", "dataset", "images", "environment")}, "runs": rows})
+    own = folder/f"summary-{os.getpid()}.tmp"      # two shares may end in the same moment
+    write_json(own, {**{key: kept[-1][key] for key in ("budget", "dataset", "images", "environment")}, "runs": rows})
+    own.replace(folder.with_suffix(".json"))
 
 def clear(folder: Path):
     "Remove what a run needed while it was in progress."
     shutil.rmtree(folder, ignore_errors=True)
-    folder.with_suffix(".json").unlink(missing_ok=True)
+    folder.with_suffix(".settings").unlink(missing_ok=True)
 
 def finish_run(result: dict, path: Path, folder: Path):
     "The result first; then what the run needed is in nobody's way any more."
