@@ -129,9 +129,8 @@ def init_weights(model: nn.Module):  # a `ViT`
             nn.init.trunc_normal_(module.weight, std=std, a=-2*std, b=2*std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for token in (model.cls_token, model.reg_token):
-        if token is not None:
-            nn.init.trunc_normal_(token, std=0.02, a=-0.04, b=0.04)
+    for token in (t for t in (model.cls_token, model.reg_token) if t is not None):
+        nn.init.trunc_normal_(token, std=0.02, a=-0.04, b=0.04)
 
 # %% ../nbs/05_vit.ipynb #9b317243
 def init_as_torch(model: nn.Module):  # a `ViT`
@@ -160,15 +159,20 @@ class ViT(nn.Module):
         attn_layer = attention_kind(cfg.grid_size, cfg.num_prefix, cfg.rope, cfg.rel_pos)
         self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate, cfg.attn_drop_rate,
                                       cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, attn_layer) for rate in rates))
-        mean = cfg.pool == "mean"   # timm norms after the mean, and calls that norm fc_norm
-        self.norm = nn.Identity() if mean else nn.LayerNorm(D, eps=1e-6)
-        self.fc_norm = nn.LayerNorm(D, eps=1e-6) if mean else nn.Identity()
+        self.norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "cls" else nn.Identity()
+        self.fc_norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "mean" else nn.Identity()   # after the mean, as in timm, and with timm's name
         self.head_drop = nn.Dropout(cfg.drop_rate)
         self.head = nn.Linear(D, cfg.num_classes) if cfg.num_classes else nn.Identity()
         self.logit_drop = nn.Dropout(cfg.logit_drop_rate)
         (init_weights if cfg.init == "timm" else init_as_torch)(self)
         if self.pos_embed is not None:
             start_positions(self.pos_embed, cfg.grid_size, "sincos" if cfg.pos == "sincos" else cfg.pos_start, cfg.pos_scale)
+
+    @staticmethod
+    def from_pretrained(name, device: str = "cpu") -> "ViT":   # name: "vit-cifar10", "demo", or a finished run's folder
+        "A trained model, in eval mode. Raises `InputError` where there is none of that name."
+        from vit_scratch.runs import load_run    # not above: that module is built on this one
+        return load_run(name, device).model
 
     def forward_features(self, x: Tensor,                   # images (B, C, H, W)
                          mask: Tensor | None = None,        # attention mask, as in `Attention`
@@ -179,11 +183,8 @@ class ViT(nn.Module):
         if self.pos_embed is not None:
             x = x + self.pos_embed
         x = self.pos_drop(x)
-        if first is not None:
-            x = self.blocks(x, mask, first)
-        else:
-            x = self.blocks(x) if mask is None else self.blocks(x, mask)      # `blocks` may be somebody else's encoder
-        return self.norm(x)
+        more = () if mask is None and first is None else (mask,) if first is None else (mask, first)      # `blocks` may be somebody else's encoder
+        return self.norm(self.blocks(x, *more))
 
     def forward_head(self, x: Tensor) -> Tensor:
         "Tokens (B, T, D) to logits (B, num_classes)."
