@@ -22,7 +22,7 @@ from .distributed import leave
 from .ladder import RUNGS, ladder
 from .pictures import attend_files, evaluate_run, explore_file, predict_files
 from .pipelines import bench_pipelines
-from .runs import resume_run, train_run
+from .runs import resume_run, shipped, train_run
 from .settings import TrainConfig
 from .speedrun import RACES, speedrun
 from .vit import ViTConfig
@@ -155,16 +155,17 @@ def build_parser(argv: list[str]) -> Parser:
     commands.add_subcommand("train", train_parser(argv if argv[:1] == ["train"] else []), help="train a model and leave a run folder")
     for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"), ("attend", "draw where a run's model looks"), ("explore", "an interactive page: every layer, head and patch")):
         p = Parser(description=f"vit_scratch {name}: {what}.")
-        p.add_argument("run", type=str, help="a run folder")
+        p.add_argument("run", type=str, help=f"a run folder, or one of {', '.join(shipped())}, which come with the package")
         p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
         if name == "evaluate":
-            p.add_argument("--split", default="val", type=str, help="val, test or train; the test images are for the end")
+            p.add_argument("--split", default=None, type=str | None, help="val, test or train (default: val; with --data, test); the test images are for the end")
+            p.add_argument("--data", default=None, type=str | None, help="images from elsewhere with the same classes, as in train (default: the run's own)")
         elif name == "explore":
             p.add_argument("image", type=str, help="an image file of any size")
         else:
             p.add_argument("images", type=str, nargs="+", help="image files of any size")
         if name in ("attend", "explore"):
-            p.add_argument("-o", "--out", default=None, type=str | None, help={"attend": "folder for the pictures", "explore": "the page"}[name] + " (default: in the run folder)")
+            p.add_argument("-o", "--out", default=None, type=str | None, help={"attend": "folder for the pictures", "explore": "the page"}[name] + " (default: in the run folder, or for a model of the package in a folder of its name)")
         commands.add_subcommand(name, p, help=what)
     for name in MEASUREMENTS:
         add_measurement(commands, name)
@@ -202,7 +203,7 @@ def run_command(argv: list[str]):
     if command == "train":
         return train(options, argv)
     if command == "evaluate":
-        print(evaluate_run(options.run, options.split, options.device))
+        print(evaluate_run(options.run, options.split, options.device, options.data))
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
     elif command == "bench":

@@ -6,11 +6,13 @@
 __all__ = ['predict_files', 'make_folder', 'attend_files', 'explore_file', 'evaluate_run']
 
 # %% ../nbs/40b_pictures.ipynb #fec79335
+import itertools, tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
+from .amp import choose_amp
 from .core import InputError
 from .errors import write_report
 from .evaluation import evaluate
@@ -18,8 +20,8 @@ from .explorer import explore
 from .files import read_image
 from .inside import looks
 from .maps import show_attention
-from .runs import load_run, same_data
-from .splits import normalize
+from .runs import load_run, other_data, same_data
+from .splits import Split, normalize
 
 # %% ../nbs/40b_pictures.ipynb #5bc6d4f6
 def predict_files(folder, paths: list, top: int = 3, device: str = "auto") -> str:
@@ -33,9 +35,10 @@ def predict_files(folder, paths: list, top: int = 3, device: str = "auto") -> st
 
 # %% ../nbs/40b_pictures.ipynb #f41e37f8
 def make_folder(folder: Path):
-    "Make a folder where there is none. Raises `InputError` if that cannot be done."
+    "Make a folder where there is none. Raises `InputError` if that cannot be done, or nothing can be written into it."
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from None
 
@@ -47,8 +50,8 @@ def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Pa
     written = []
     for path, picture in zip(paths, pictures):
         figure = show_attention(run.model, normalize(picture[None], run.mean, run.std), picture=picture)
-        stem, same = Path(path).stem, sum(Path(p).stem == Path(path).stem for p in paths[:len(written)])
-        written.append(out / f"attention-{stem}{f'-{same + 1}' if same else ''}.png")
+        names = (out/f"attention-{Path(path).stem}{f'-{n}' if n > 1 else ''}.png" for n in itertools.count(1))
+        written.append(next(name for name in names if name not in written))
         figure.savefig(written[-1], dpi=130)
         plt.close(figure)
     images = torch.stack(pictures[:16])          # enough to average over
@@ -71,17 +74,25 @@ def explore_file(folder, path, out=None, device: str = "auto") -> Path:
     return explore(run.model, normalize(picture[None], run.mean, run.std), picture, run.classes).save(out)
 
 # %% ../nbs/40b_pictures.ipynb #5024ee7e
-def evaluate_run(folder, split: str = "val", device: str = "auto") -> str:
-    "A table of loss, accuracy and accuracy per class on one of the run's splits; with mistakes, confusion and calibration also as report.html in its folder."
-    run = load_run(folder, device)
-    data = same_data(run.config)
+def evaluate_run(folder,
+                 split: str | None = None,      # val, test or train; left out, val of the run's own images and test of others
+                 device: str = "auto",
+                 data: str | None = None,       # images from elsewhere, with the same classes; left out, the run's own
+                ) -> str:
+    "A table of loss, accuracy and accuracy per class on one split; with mistakes, confusion and calibration also as report.html in the run's folder."
+    run, foreign, split = load_run(folder, device), data is not None, split or ("val" if data is None else "test")
+    make_folder(Path(folder))                             # here, for a model that comes with the package
+    data = other_data(run.config, data) if foreign else same_data(run.config)
     part = {"train": data.train, "val": data.val, "test": data.test}.get(split)
     if part is None:
         raise InputError(f"no split {split!r} in {data.name}; there are train, val{', test' if data.test else ''}")
-    if run.model.cfg.img_size != data.img_size:
-        part = part.centre(run.model.cfg.img_size)     # trained on crops
-    scores = evaluate(run.model, part, data, amp=run.config["train"]["amp"])
-    make_folder(Path(folder))                             # the demo's own lies in the package
-    report = write_report(Path(folder)/"report.html", run.model, part, data, f"{data.name}: {split} images", run.config["train"]["amp"])
-    lines = [f"{split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}; more in {report}"]
+    if run.model.cfg.img_size != data.img_size:           # trained on crops
+        if not isinstance(part, Split):
+            raise InputError(f"the run was trained on crops, and of {data.name} those could only be taken if it fitted into memory; see --memory_share in train")
+        part = part.centre(run.model.cfg.img_size)
+    amp = "off" if run.config["train"]["amp"] == "off" else choose_amp("auto", next(run.model.parameters()).device)
+    scores = evaluate(run.model, part, data, amp=amp)
+    report = write_report(Path(folder)/"report.html", run.model, part, data, f"{data.name}: {split} images", amp)
+    doubt = "; the run may have been trained on some of these" if foreign and split != "test" else ""
+    lines = [f"{data.name}, {split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}; more in {report}{doubt}"]
     return "\n".join(lines + [f"  {name:20} {'no images' if a is None else format(a, '7.2%')}" for name, a in zip(run.classes, scores["per_class"])])
