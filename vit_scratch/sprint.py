@@ -115,6 +115,8 @@ class Recipe:
             raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the first ones")
         if self.average and self.stem == "overlap":
             raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other weights")
+        if self.attention == "local" and (self.pos != "learned" or self.pos_scale < 0.5):
+            raise InputError("attention local needs pos learned and a pos_scale of 0.5 or more: smaller positions, and sincos ones, do not lead a head to its neighbour")
         if self.silent and self.attention == "mimetic":
             raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic sets")
 

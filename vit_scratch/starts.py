@@ -67,7 +67,7 @@ NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0), (0, 0), (1, 1), (-1, -1), (1, -1
 def local_attention(model: ViT,
                     others: float = 0.2,     # what is left of the queries' and keys' usual start
                    ):
-    "Start every head looking at one neighbour, head after head another one, through queries and keys that read positions only [Structured, §4]."
+    "Start every head looking at one neighbour, head after head another one, through queries and keys written for positions [Structured, §4]. Raises `InputError` where positions, head or width leave no room for that."
     (rows, cols), D, d = model.cfg.grid_size, model.cfg.embed_dim, model.blocks[0].attn.head_dim
     if model.pos_embed is None or d < rows + cols or D < rows * cols or not isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm):
         raise InputError(f"local attention needs positions, qk_norm, and for {rows}×{cols} patches embed_dim at least {rows * cols} and heads of at least {rows + cols} numbers; here they are {D} and {d}")
@@ -75,7 +75,10 @@ def local_attention(model: ViT,
     def one_hot(down: int, right: int) -> Tensor:      # (N, rows + cols), each place's row and column after a move
         row, col = places[:, 0] + down, places[:, 1] + right
         return torch.cat([F.one_hot(row.clamp(0, rows - 1), rows), F.one_hot(col.clamp(0, cols - 1), cols)], 1).to(model.pos_embed)
-    read = torch.linalg.pinv(F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,)), rtol=1e-3)     # (D, N): from a position's vector to its number
+    seen = F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,))                          # (N, D), as attention sees positions
+    read = torch.linalg.pinv(seen, rtol=1e-3)                                                     # (D, N): from a position's vector to its number
+    if (seen @ read - torch.eye(rows * cols).to(seen)).abs().max() > 0.5:
+        raise InputError("local attention needs positions that can be told apart one by one, as random ones can; sin-cos positions have too few directions")
     for b, block in enumerate(model.blocks):
         heads = block.attn.num_heads
         block.attn.qkv.weight[:2*D].mul_(others)
