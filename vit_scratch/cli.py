@@ -158,8 +158,9 @@ def build_parser(argv: list[str]) -> Parser:
         p.add_argument("run", type=str, help=f"a run folder, or one of {', '.join(shipped())}, which come with the package")
         p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
         if name == "evaluate":
-            p.add_argument("--split", default=None, type=str | None, help="val, test or train (default: val; with --data, test); the test images are for the end")
-            p.add_argument("--data", default=None, type=str | None, help="images from elsewhere with the same classes, as in train (default: the run's own)")
+            p.add_argument("--split", default=None, type=str | None, help="val, test or train (default: val; with --data, test, or all of a folder without splits); the test images are for the end")
+            p.add_argument("--data", default=None, type=str | None, help="images from elsewhere: a built-in set, or a folder whose classes the run knows (default: the run's own)")
+            p.add_argument("--data_root", default=".data", type=str, help="where downloads for --data are kept")
         elif name == "explore":
             p.add_argument("image", type=str, help="an image file of any size")
         else:
@@ -203,7 +204,7 @@ def run_command(argv: list[str]):
     if command == "train":
         return train(options, argv)
     if command == "evaluate":
-        print(evaluate_run(options.run, options.split, options.device, options.data))
+        print(evaluate_run(options.run, options.split, options.device, options.data, options.data_root))
     elif command == "predict":
         print(predict_files(options.run, options.images, device=options.device))
     elif command == "bench":

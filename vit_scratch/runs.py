@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'shipped', 'run_folder',
-           'read_config', 'same_data', 'other_data', 'load_run']
+           'read_config', 'same_data', 'load_run']
 
 # %% ../nbs/40_runs.ipynb #866cc15e
 from dataclasses import dataclass, replace
@@ -135,12 +135,12 @@ def run_folder(name) -> Path:
     "A run's folder; where there is no run of that name, it may be one of `shipped`."
     return Path(name) if Path(name, "config.yaml").exists() else shipped().get(str(Path(name)), Path(name))
 
-def read_config(folder: Path) -> dict:
+def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to say where there is none
     "A run's config.yaml. Raises `InputError` if the folder holds no run."
     path = folder/"config.yaml"
     if not path.exists():
         missing = f"there is no {path.name} in it" if folder.exists() else "there is no such folder"
-        raise InputError(f"{folder} holds no run: {missing} (with the package come {', '.join(shipped())})")
+        raise InputError(f"{folder} holds no run: {missing}{hint}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if {"data", "model", "train"} <= config.keys() and config["model"] and config["data"]["source"]:
@@ -153,32 +153,23 @@ def same_data(config: dict) -> ImageData:
     "The run's data, loaded again. Raises `InputError` if they are not there, or not what they were."
     was, name = config["data"], config["data"]["source"]["name"]
     if name not in BUILT_IN and not Path(name).exists():
-        raise InputError(f"the run's own images, {name}, are not here; `evaluate --data` takes others with the same classes")
+        raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on others)")
     data = load_data(**was["source"])
     if list(data.classes) != was["classes"] or data.mean != was["mean"] or data.std != was["std"]:
         raise InputError(f"the images of {data.name} have changed since the run was started; a run needs the same ones")
     return data
 
-def other_data(config: dict, name: str) -> ImageData:
-    "Images from elsewhere (a name for `load_data`, or a folder), to be normalised as the run's were. Raises `InputError` unless their classes are the run's."
-    data, was = load_data(**{**config["data"]["source"], "name": name, "title": ""}), config["data"]
-    if strange := sorted(set(data.classes) ^ set(was["classes"])):
-        raise InputError(f"{name} and the run differ in their classes, by {', '.join(strange[:3])}{' …' if len(strange) > 3 else ''}")
-    number = torch.tensor([was["classes"].index(c) for c in data.classes])      # folders come in the alphabet's order, the run's classes need not
-    def own(part):
-        if isinstance(part, FileSplit):
-            return FileSplit(part.paths, number[part.labels], part.img_size, part.workers, part.boxes)
-        return part and replace(part, labels=number[part.labels])
-    return replace(data, classes=was["classes"], mean=was["mean"], std=was["std"], train=own(data.train), val=own(data.val), test=own(data.test))
-
 # %% ../nbs/40_runs.ipynb #9e8c5114
 def load_run(folder, device: str = "auto") -> LoadedRun:
     "The model of a finished run, ready to use. Raises `InputError` for a folder without one, or with weights of another shape."
     where = run_folder(folder)
-    config, path = read_config(where), where/"model.safetensors"
+    config, path = read_config(where, f" (with the package come {', '.join(shipped())})"), where/"model.safetensors"
     if not path.exists():
         raise InputError(f"the run in {folder} is not finished (no {path.name}); go on with it: vit_scratch train --resume --out {folder}")
-    model = ViT(ViTConfig(**config["model"]))
+    try:
+        model = ViT(ViTConfig(**config["model"]))
+    except TypeError as error:      # a setting that this version does not have
+        raise InputError(f"{where/'config.yaml'} is from another version of vit_scratch: {str(error).split(') ')[-1]}") from None
     try:
         load_weights(model, load_file(path))
     except (SafetensorError, OSError) as error:
