@@ -151,10 +151,11 @@ def code_version() -> str | None:
     checkout = package_folder().parent
     if not ((checkout/".git").exists() and shutil.which("git")):
         return None
-    git = lambda *words: subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True)
-    commit = git("describe", "--always").stdout.strip()
-    changed = git("status", "--porcelain", "--", package_folder().name).stdout
-    return commit + "-dirty" * bool(changed) if commit else None
+    git = lambda *words: subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "--", package_folder().name))
+    except (OSError, subprocess.CalledProcessError):      # no commit yet, or a checkout of somebody else
+        return None
 
 def environment() -> dict:
     "What a result needs to be believed: versions, processor, GPU and the `code_version`."
