@@ -124,7 +124,7 @@ def read_runs(path: Path, name: str, wanted: dict) -> dict:      # wanted: recip
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         kept["recipe"] = {**BEFORE, **kept["recipe"]}
-        complete = all({"seed", "accuracy"} <= set(one) for one in kept["runs"])
+        complete = "name" in kept and all({"seed", "accuracy", "accuracy_with_mirror", "images", "seconds"} <= set(one) for one in kept["runs"])
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:
@@ -159,9 +159,14 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         raise InputError(f"seeds is {seeds} (at least 1); compile is {compile!r} (one of auto, off, on, graphs)")
     code_version()                                 # of the code that runs, not of what lies there hours later
     images_of, found, recipes = load_data(data, root=data_root, title=data_title), {}, {}
-    Path(out).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out}: {error.strerror}") from None
     for name in names:                             # whatever is wrong is said before the first run
         recipes[name] = RACES[name] if images is None else replace(RACES[name], images=images)
+        if recipes[name].sparse and compile in ("on", "graphs"):
+            raise InputError(f"{name} leaves out tokens, which needs compile off")
         split = "test" if name.startswith("record") else "val"
         if getattr(images_of, split) is None:
             raise InputError(f"{name} is measured on {split} images, and {images_of.name} has none")
