@@ -82,11 +82,40 @@ def test_results_say_where_they_come_from():
             assert all(commits), f"{path.name} does not say which commit wrote it"
 
 
+def texts(value):
+    "All strings in what a JSON or YAML file holds."
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [text for part in value for text in texts(part)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
 def test_shipped_models_are_small_and_know_no_machine():
-    for config in (ROOT / "vit_scratch" / "models").glob("*/config.yaml"):
-        assert (config.parent / "model.safetensors").stat().st_size < 6.1e6, config.parent.name
-        for path in [*config.parent.glob("*.yaml"), *config.parent.glob("*.json"), *config.parent.glob("*.md")]:
-            assert not re.search(r"/(home|root|tmp|work|Users|content|workspace)/", path.read_text(encoding="utf-8")), f"{path} holds a path of somebody's machine"
+    models = {config.parent.name: config.parent for config in (ROOT / "vit_scratch" / "models").glob("*/config.yaml")}
+    assert {"demo", "vit-cifar10"} <= set(models)
+    for name, folder in models.items():
+        assert (folder / "model.safetensors").stat().st_size < 6e6, name
+        for path in [*folder.glob("*.yaml"), *folder.glob("*.json")]:
+            for text in texts(yaml.safe_load(path.read_text(encoding="utf-8"))):
+                assert not re.match(r"[/\\~]|[A-Za-z]:[/\\]", text), f"{path} holds a path of somebody's machine: {text}"
+        assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["source"]["root"] in (".data", "")
+
+
+def test_a_folder_named_like_a_built_in_set_is_not_taken_for_it():
+    import ship      # tools/ship.py
+
+    source = {"name": "/somewhere/cifar10", "root": "/somewhere/.data", "seed": 3}
+    assert ship.without_paths(source, "cifar10") == {"name": "cifar10 (a folder)", "root": ".data", "seed": 3}
+    assert ship.without_paths(source, "cifar10 (JPEG copy)")["name"] == "cifar10 (JPEG copy)"
+    assert ship.without_paths({**source, "name": "shapes"}, "my shapes")["name"] == "shapes"
+
+
+def test_recipes_and_the_results_named_after_them_agree():
+    "What a recipe says today is what the run in results/ was made with, so that the table in the README is about the recipe."
+    for name in ("fast-cpu", "plain-cpu", "two-hours-cpu"):
+        recipe = yaml.safe_load((ROOT / "vit_scratch" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+        config = json.loads((ROOT / "results" / f"cifar10-{name}.json").read_text(encoding="utf-8"))["config"]
+        made = {**config["model"], **config["train"]}
+        assert {key: made[key] for key in recipe if key in made} == {key: value for key, value in recipe.items() if key in made}, name
 
 
 def test_modules_stay_small():

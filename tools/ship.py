@@ -12,8 +12,9 @@ import yaml
 from safetensors.torch import save_file
 
 from vit_scratch.core import InputError, package_folder, write_json, write_whole
+from vit_scratch.data import BUILT_IN
 from vit_scratch.evaluation import predict_logits
-from vit_scratch.runs import load_run, same_data
+from vit_scratch.runs import load_run, run_folder, same_data
 from vit_scratch.shapes import make_shapes
 from vit_scratch.splits import normalize
 
@@ -60,13 +61,20 @@ def card(name: str, result: dict, megabytes: float, before: float, after: float,
         hardware=env["processor"] if train["device"] == "cpu" or env["gpu"] is None else env["gpu"], seed=result["seed"], commit=env["commit"], torch=env["torch"])
 
 
-def answers(run, data) -> torch.Tensor:
-    "The classes that a model sees in the run's validation images, in 32 bits."
-    return predict_logits(run.model, data.val.images, data).argmax(-1)
+def answers(run, images, data) -> torch.Tensor:
+    "The classes that a model sees in images, in 32 bits."
+    return predict_logits(run.model, images, data).argmax(-1)
+
+
+def without_paths(source: dict, dataset: str) -> dict:
+    "Where the images were, without this machine's folders; a folder's name is written so that no built-in set has it."
+    name = source["name"] if source["name"] in BUILT_IN else f"{dataset} (a folder)" if dataset in BUILT_IN else dataset
+    return {**source, "name": name, "root": ".data"}
 
 
 def ship(folder: Path, name: str) -> Path:
     "Write the model's folder, when all that belongs into it is there; returns it."
+    folder = run_folder(folder)
     run, result = load_run(folder, "cpu"), json.loads((folder/"result.json").read_text(encoding="utf-8"))
     weights = {key: tensor.bfloat16() for key, tensor in run.model.state_dict().items()}
     if (size := sum(2 * tensor.numel() for tensor in weights.values())) > LARGEST:
@@ -74,13 +82,15 @@ def ship(folder: Path, name: str) -> Path:
     data, drawn = same_data(run.config), normalize(make_shapes(8, seed=7, size=run.model.cfg.img_size)[0], run.mean, run.std)
     with torch.no_grad():
         logits = run.model(drawn).tolist()      # what the run says about pictures that everybody can draw: the shipped model must say the same
-    before = answers(run, data)
+    size_of_images = run.model.cfg.img_size
+    images = data.val.images if data.img_size == size_of_images else data.val.centre(size_of_images).images      # trained on crops
+    before = answers(run, images, data)
     run.model.load_state_dict(weights)          # rounded
-    after = answers(run, data)
+    after = answers(run, images, data)
     right = [(found == data.val.labels).double().mean().item() for found in (before, after)]
     text = card(name, result, size / 1e6, *right, (before != after).sum().item())
     config, out = run.config, package_folder()/"models"/name
-    config["data"]["source"] |= {"name": result["dataset"], "root": ".data"}      # no paths of this machine
+    config["data"]["source"] = without_paths(config["data"]["source"], result["dataset"])
     config["train"]["log_dir"] = result["config"]["train"]["log_dir"] = ""
     out.mkdir(parents=True, exist_ok=True)
     save_file(weights, out/"model.safetensors")
