@@ -100,11 +100,12 @@ class OverlapEmbed(nn.Module):
         return self.rest(self.conv1(x)).flatten(2).transpose(1, 2)
 
 # %% ../nbs/22b_starts.ipynb #042de4ac
-def whiten_start(model: nn.Module, data: ImageData, n: int = 2000):      # n: images looked at
+def whiten_start(model: nn.Module, data: ImageData, n: int = 2000):      # n: images looked at, fewer of more than 64 pixels
     "`whiten_filters` for the layer that sees pixels, on training images chosen at random. Raises `InputError` for a model without one."
     embed = getattr(model, "patch_embed", None)
     conv = getattr(embed, "conv1" if isinstance(embed, OverlapEmbed) else "proj", None)
     if not isinstance(conv, nn.Conv2d):
         raise InputError("whiten needs a model whose patches come from a convolution `patch_embed.proj`, as ViT's do")
+    n = min(n, max(256, 2**23 // math.prod(data.train.shape[1:])))      # of large images fewer: each has many windows
     images, _ = next(iter(data.train.read([torch.randperm(len(data.train))[:n]])))
     whiten_filters(conv, normalize(images.cpu(), data.mean, data.std))

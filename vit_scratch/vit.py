@@ -98,7 +98,7 @@ class ViTConfig:
         if self.pos_scale is not None and self.pos_scale <= 0:
             raise InputError(f"pos_scale is {self.pos_scale}; it must be more than 0, or left out")
         if self.rope and (self.rel_pos or self.embed_dim // self.num_heads % 4):
-            raise InputError(f"rope needs heads of a multiple of 4 numbers, and rel_pos off; embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads}, rel_pos is {self.rel_pos}")
+            raise InputError(f"rope needs heads of a multiple of 4 numbers, and rel_pos off (or rope false); embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads}, rel_pos is {self.rel_pos}")
         words = dict(pool=("cls", "mean"), pos=("learned", "sincos", "none"), pos_start=("random", "sincos", "ones"), drop_path_rule=("linear", "constant"), act=("gelu", "relu"), init=("timm", "torch"))
         for name, choices in words.items():
             if getattr(self, name) not in choices:
