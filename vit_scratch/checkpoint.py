@@ -153,6 +153,8 @@ def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], be
         "epoch": best_epoch, "val": val, "test": test, "images_seen": history[-1]["images_seen"], "passes": history[-1]["images_seen"] / len(data.train),
         "seconds": round(sum(row["seconds"] for row in history), 1), "compile_seconds": round(compile_seconds, 1), "environment": environment(), "history": history})
     figure, picture = plot_history(history), io.BytesIO()
-    figure.savefig(picture, dpi=110)
+    try:
+        figure.savefig(picture, dpi=110)
+    finally:
+        plt.close(figure)      # left open by a Ctrl-C, it would be drawn below a notebook's cell
     write_whole(out/"curves.png", picture.getvalue())
-    plt.close(figure)
