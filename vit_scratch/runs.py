@@ -135,7 +135,7 @@ def run_folder(name) -> Path:
     "A run's folder; where there is no run of that name, it may be one of `shipped`."
     return Path(name) if Path(name, "config.yaml").exists() else shipped().get(str(Path(name)), Path(name))
 
-def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to say where there is none
+def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to say
     "A run's config.yaml. Raises `InputError` if the folder holds no run."
     path = folder/"config.yaml"
     if not path.exists():
@@ -147,7 +147,7 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
             return config
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         pass    # said below
-    raise InputError(f"{path} does not describe a run of `load_data` and a `ViT`")
+    raise InputError(f"{path} does not describe a run of `load_data` and a `ViT`{hint}")
 
 def same_data(config: dict) -> ImageData:
     "The run's data, loaded again. Raises `InputError` if they are not there, or not what they were."
@@ -163,7 +163,8 @@ def same_data(config: dict) -> ImageData:
 def load_run(folder, device: str = "auto") -> LoadedRun:
     "The model of a finished run, ready to use. Raises `InputError` for a folder without one, or with weights of another shape."
     where = run_folder(folder)
-    config, path = read_config(where, f" (with the package come {', '.join(shipped())})"), where/"model.safetensors"
+    hint = " (this folder hides the model of its name that comes with the package)" if str(where) in shipped() else f" (with the package come {', '.join(shipped())})"
+    config, path = read_config(where, hint), where/"model.safetensors"
     if not path.exists():
         raise InputError(f"the run in {folder} is not finished (no {path.name}); go on with it: vit_scratch train --resume --out {folder}")
     try:
