@@ -82,11 +82,13 @@ def test_results_say_where_they_come_from():
             assert all(commits), f"{path.name} does not say which commit wrote it"
 
 
-def texts(value):
+def texts(value) -> list[str]:
     "All strings in what a JSON or YAML file holds."
+    if isinstance(value, str):
+        return [value]
     if isinstance(value, dict):
         value = [*value, *value.values()]
-    return [text for part in value for text in texts(part)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+    return [text for part in value for text in texts(part)] if isinstance(value, list) else []
 
 
 def test_shipped_models_are_small_and_know_no_machine():
@@ -98,6 +100,11 @@ def test_shipped_models_are_small_and_know_no_machine():
             for text in texts(yaml.safe_load(path.read_text(encoding="utf-8"))):
                 assert not re.match(r"[/\\~]|[A-Za-z]:[/\\]", text), f"{path} holds a path of somebody's machine: {text}"
         assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["source"]["root"] in (".data", "")
+
+
+def test_the_shipped_result_is_the_one_in_results():
+    shipped, kept = (json.loads((ROOT / path).read_text(encoding="utf-8")) for path in ("vit_scratch/models/vit-cifar10/result.json", "results/cifar10-two-hours-cpu.json"))
+    assert shipped == kept
 
 
 def test_a_folder_named_like_a_built_in_set_is_not_taken_for_it():

@@ -170,7 +170,7 @@ class ViT(nn.Module):
 
     @staticmethod
     def from_pretrained(name, device: str = "cpu") -> "ViT":   # name: "vit-cifar10", "demo", or a finished run's folder
-        "A trained model, in eval mode. Raises `InputError` where there is none of that name."
+        "A trained model, in eval mode; `load_run` also knows its classes and how its images are normalised. Raises `InputError` where there is none of that name."
         from vit_scratch.runs import load_run    # not above: that module is built on this one
         return load_run(name, device).model
 
@@ -183,7 +183,7 @@ class ViT(nn.Module):
         if self.pos_embed is not None:
             x = x + self.pos_embed
         x = self.pos_drop(x)
-        more = () if mask is None and first is None else (mask,) if first is None else (mask, first)      # `blocks` may be somebody else's encoder
+        more = (mask, first) if first is not None else (mask,) if mask is not None else ()      # `blocks` may be somebody else's encoder
         return self.norm(self.blocks(x, *more))
 
     def forward_head(self, x: Tensor) -> Tensor:
