@@ -1,4 +1,4 @@
-"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--device cpu for a dry run]"
+"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--device cpu for a dry run] [--memory: also fill it]"
 import sys
 import tempfile
 import time
@@ -114,25 +114,32 @@ def fast_steps(data, device: str) -> dict:
         return report | {"waits": str(error).splitlines()[0]}
 
 
+def memory(data, device: str) -> str:
+    "What a run says whose batch does not fit. Takes all of the device's memory: nothing else should run there."
+    try:
+        fit(ViT(replace(MODEL, embed_dim=1024, depth=24, num_heads=16)), data, TrainConfig(batch_size=8192, device=device, compile="off"), quiet=True)
+    except InputError as error:
+        return str(error)
+    return "a batch of 8192 fits"
+
+
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu.json")
-    data, folder, report = load_data("shapes", n=20000), Path(tempfile.mkdtemp()), {}
+    data, folder, report = load_data("shapes", n=9000), Path(tempfile.mkdtemp()), {}
     if device == "cpu":      # a dry run
         data = replace(data, train=data.train[:1280], val=data.val[:100], test=data.test[:100])
-    report["looking inside"] = looking_inside(data, device, folder)
-    report["augmentation"] = same_augmentation(data, device)
-    report["fast steps"] = fast_steps(data, device)
-    for amp in ("off", "bf16", "fp16"):
-        report[amp] = run(data, device, amp=amp)[0]
-    report["everything on"] = run(data, device, amp="bf16", **EVERYTHING)[0]
-    small = replace(data, train=data.train[:9000])
-    report["resume"] = interrupted(small, device, folder)
-    if device == "cuda":
+    checks = {"augmentation": lambda: same_augmentation(data, device), "resume": lambda: interrupted(data, device, folder),
+              **{amp: (lambda amp=amp: run(data, device, amp=amp)[0]) for amp in ("off", "bf16", "fp16")},
+              "everything on": lambda: run(data, device, amp="bf16", **EVERYTHING)[0],
+              "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device)}
+    if "--memory" in sys.argv:
+        checks["out of memory"] = lambda: memory(data, device)
+    for name, check in checks.items():
+        start = time.perf_counter()
         try:
-            fit(ViT(replace(MODEL, embed_dim=4096, depth=48, num_heads=32)), data, TrainConfig(batch_size=8192, device=device), quiet=True)
-        except InputError as error:
-            report["out of memory"] = str(error)
-    for name, row in report.items():
-        print(f"{name:15} {row}", flush=True)
-    write_json(out, {**report, "environment": environment()})
+            report[name] = check()
+        except Exception as error:      # the other checks are still worth their time
+            report[name] = f"FAILED: {type(error).__name__}: {error}"
+        print(f"{name:15} {time.perf_counter() - start:5.1f} s  {report[name]}", flush=True)
+        write_json(out, {**report, "environment": environment()})

@@ -41,11 +41,12 @@ class TrainConfig(AugmentConfig):
         clip_grad: longest gradient allowed, over all parameters; 0 for no clipping
         amp: "auto" (bf16 where the hardware has it, fp16 on other GPUs), "bf16", "fp16" or "off"
         ema: decay of the averaged weights, such as 0.999; 0 for none
-        monitor: what decides about the best epoch and early stopping, "val_accuracy" or "val_loss"
+        monitor: what decides about the best epoch and early stopping, "val_accuracy", "val_loss", or "epoch": keep the last one
         patience: epochs without progress before the run stops; 0 for never
         min_delta: the least difference that counts as progress
         augment_val: augment validation images, too: a mistake, here so that published runs can be repeated
         save_every: steps between checkpoints inside an epoch; 0 for none
+        save_epochs: epochs between checkpoints at an epoch's end; the last one has one in any case
         log_dir: folder for TensorBoard's events; empty for none
         seed: initialises weights, the order of images, their augmentation and dropout
         device: "auto", "cpu", "cuda" or "mps"
@@ -78,6 +79,7 @@ class TrainConfig(AugmentConfig):
     min_delta: float = 0.0
     augment_val: bool = False
     save_every: int = 1000
+    save_epochs: int = 1
     log_dir: str = ""
     seed: int = 0
     device: str = "auto"
@@ -91,7 +93,7 @@ class TrainConfig(AugmentConfig):
             if not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2", "muon_momentum") and getattr(self, name) == 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and {'less than' if name in ('ema', 'beta2', 'muon_momentum') else 'at most'} 1")
         least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0, clip_grad=0,
-                     patience=0, min_delta=0, save_every=0, micro_batch=0, seed=0)
+                     patience=0, min_delta=0, save_every=0, save_epochs=1, micro_batch=0, seed=0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {low}")

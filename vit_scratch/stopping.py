@@ -11,13 +11,13 @@ import math
 from .core import InputError
 
 # %% ../nbs/08f_stopping.ipynb #a303ccac
-BETTER = {"val_accuracy": 1, "val_loss": -1}     # which direction is progress
+BETTER = {"val_accuracy": 1, "val_loss": -1, "epoch": 1}     # which direction is progress; by "epoch" the last is the best
 
 class EarlyStopping:
     "Counts epochs without progress. Raises `InputError` for an unknown metric or a negative number."
     def __init__(self, patience: int = 0,              # epochs without progress to wait for; 0 never stops
                  min_delta: float = 0.0,               # the least difference that counts as progress
-                 monitor: str = "val_accuracy"):       # or "val_loss"
+                 monitor: str = "val_accuracy"):       # or "val_loss", or "epoch"
         if monitor not in BETTER:
             raise InputError(f"monitor is {monitor!r}; it must be one of {', '.join(BETTER)}")
         if patience < 0 or min_delta < 0:

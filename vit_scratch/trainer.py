@@ -191,7 +191,7 @@ class Trainer(Steps):
         "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
         started = {**asdict(TrainConfig()), **state["train"]}      # an older version did not know all settings
         for name, value in asdict(self.cfg).items():
-            if started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "shard", "micro_batch", "compile"):
+            if started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile"):
                 raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps its configuration")
         load_weights(self.model, state["model"])
         if self.ema:

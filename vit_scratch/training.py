@@ -48,7 +48,7 @@ def save_progress(trainer: Trainer, folder: Path | None):
     if rank() > 0:
         return
     if trainer.history and trainer.batch == 0:
-        if trainer.best["epoch"] == trainer.epoch or not (folder/"best.pt").exists():
+        if trainer.best["epoch"] > trainer.epoch - trainer.cfg.save_epochs or not (folder/"best.pt").exists():
             save_whole(folder/"best.pt", {**state, "model": trainer.best["model"]})
         write_history(folder, trainer.history)
     save_whole(folder/"last.pt", state, previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
@@ -97,10 +97,12 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
             ended = trainer.batch == trainer.steps_per_epoch
             if ended:
                 progress.row(trainer.finish_epoch(), trainer.history)
-            save()
+            stop = anyone(asked.is_set())
+            if not ended or stop or trainer.epoch % trainer.cfg.save_epochs == 0:
+                save()
             if ended:
                 log.row(trainer.history[-1])
-            if trainer.epoch < trainer.cfg.epochs and (anyone(asked.is_set()) or trainer.done):
+            if trainer.epoch < trainer.cfg.epochs and (stop or trainer.done):
                 progress.end()
                 break
 
