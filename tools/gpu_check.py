@@ -130,7 +130,7 @@ if __name__ == "__main__":
     if device == "cpu":      # a dry run
         data = replace(data, train=data.train[:1280], val=data.val[:100], test=data.test[:100])
     checks = {"augmentation": lambda: same_augmentation(data, device), "resume": lambda: interrupted(data, device, folder),
-              **{amp: (lambda amp=amp: run(data, device, amp=amp)[0]) for amp in ("off", "bf16", "fp16")},
+              **{amp: (lambda amp=amp: run(data, device, amp=amp)[0]) for amp in ("off", "bf16", *["fp16"] * (device != "cpu"))},
               "everything on": lambda: run(data, device, amp="bf16", **EVERYTHING)[0],
               "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device)}
     if "--memory" in sys.argv:
