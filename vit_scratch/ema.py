@@ -36,8 +36,8 @@ class EMA:
         "Move the average a little towards the model; buffers are copied."
         share = 1 - warm_decay(self.decay, self.steps)
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
-        for mine, theirs in zip(self.model.buffers(), model.buffers()):
-            mine.copy_(theirs)
+        if mine := list(self.model.buffers()):
+            torch._foreach_copy_(mine, list(model.buffers()))
         self.steps += 1
 
     def state_dict(self) -> dict:

@@ -121,7 +121,7 @@ class Gradients:
                  amp: str = "off",
                  label_smoothing: float = 0.0,
                  part: int = 0,                   # images at a time; 0 for `part_size`
-                 compile: str = "off",            # "off", "on", or "graphs": also CUDA graphs
+                 compile: str = "off",            # or "on"
                  workers: int = 0,                # threads that take parts side by side; 0 for `worker_count`, or one where `part` is given
                 ):
         self.model, self.amp, self.smoothing, self.asked = model, amp, label_smoothing, (part, workers)
@@ -129,7 +129,7 @@ class Gradients:
         self.seconds = 0.0                        # spent on compiling
         self.forward = self.loss
         if compile != "off":
-            self.forward = torch.compile(self.loss, mode="reduce-overhead" if compile == "graphs" else None)
+            self.forward = torch.compile(self.loss)
         self.tried = compile == "off"
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Muon(torch.optim.Muon):
             for params in stacks.values():
                 self.step_stack(params, pieces=group.get("pieces", 1), **{name: group[name] for name in ("lr", "weight_decay", "momentum")})
 
-    def step_stack(self, params: list[Tensor], lr: float, weight_decay: float, momentum: float, pieces: int = 1):
+    def step_stack(self, params: list[Tensor], lr: float | Tensor, weight_decay: float, momentum: float, pieces: int = 1):
         "One step of matrices (rows, columns) that have the same shape, or its transpose; each is cut into so many pieces of equal rows."
         for p in params:
             if "momentum_buffer" not in self.state[p]:
@@ -54,8 +54,13 @@ class Muon(torch.optim.Muon):
         buffers, grads = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         torch._foreach_mul_(params, 1 - lr * weight_decay)
-        parts, ahead = ([part for t in tensors for part in t.chunk(pieces)] for tensors in (params, torch._foreach_lerp(grads, buffers, momentum)))
-        wide = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(parts, ahead)]
-        steps = [u if p.shape[0] <= p.shape[1] else u.mT for p, u in zip(parts, orthogonalize(torch.stack(wide)))]
-        for p, u in zip(parts, steps):
-            p.add_(u, alpha=-lr * math.sqrt(max(1, p.shape[0] / p.shape[1])))
+        ahead = [u.unflatten(0, (pieces, -1)) for u in torch._foreach_lerp(grads, buffers, momentum)]      # (pieces, rows/pieces, columns)
+        tall = [u.shape[1] > u.shape[2] for u in ahead]
+        steps = orthogonalize(torch.cat([u.mT if turned else u for u, turned in zip(ahead, tall)])).split(pieces)
+        for p, u, turned in zip(params, steps, tall):
+            u = (u.mT if turned else u).reshape(p.shape)
+            scale = math.sqrt(max(1, p.shape[0] / pieces / p.shape[1]))
+            if isinstance(lr, Tensor):                       # a rate in the device's memory
+                p.addcmul_(u.to(p.dtype), lr, value=-scale)
+            else:
+                p.add_(u, alpha=-lr * scale)

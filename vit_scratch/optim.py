@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_MATRICES', 'decays', 'decay_groups', 'warmup_cosine', 'is_hidden_matrix', 'head_groups', 'make_optimizers',
-           'remember_lr', 'set_lr']
+           'remember_lr', 'set_lr', 'rates_on']
 
 # %% ../nbs/08_optim.ipynb #0162046b
 import math
@@ -99,6 +99,16 @@ def remember_lr(optimizers: list) -> list:
 
 # %% ../nbs/08_optim.ipynb #7303aeeb
 def set_lr(optimizers: list, factor: float):
-    "Set every group's learning rate to `factor` times its full one."
+    "Set every group's learning rate to `factor` times its full one; a rate that is a tensor keeps its place."
     for group in (g for o in optimizers for g in o.param_groups):
-        group["lr"] = group["base_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(group["base_lr"] * factor)
+        else:
+            group["lr"] = group["base_lr"] * factor
+
+def rates_on(optimizers: list, device: torch.device | None):      # None: plain numbers again
+    "Keep the rates in the device's memory, where a [recorded step](08i_recorded.ipynb) reads them anew each time."
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
+        if "capturable" in group:                 # torch's word for: may be recorded
+            group["capturable"] = device is not None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .core import InputError, check_types
 from .mixing import mix
-from .policy import AugmentConfig, augment, draw
+from .policy import AT_ONCE, AugmentConfig, augment, draw, together
 from .splits import ImageData, normalize
 from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_blocks, whiten_start
 from .vit import ViT, ViTConfig
@@ -154,14 +154,17 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
         raise InputError(f"batch is {recipe.batch}, but there are only {n} training images")
     cfg = AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup, cutmix=recipe.cutmix)
     first = torch.randint(2, (n,), generator=generator)      # which images the first pass mirrors
+    at_once = max(1, AT_ONCE // (recipe.batch * images[0].numel())) if device.type == "cuda" and recipe.batch % 2 == 0 else 1      # batches prepared together
     while True:
-        for index in torch.randperm(n, generator=generator)[:n - n % recipe.batch].split(recipe.batch):
-            draws = draw(cfg, recipe.batch, *images.shape[-2:], generator)
+        order = torch.randperm(n, generator=generator)[:n - n % recipe.batch]
+        for index in order.split(at_once * recipe.batch):
+            draws = together([draw(cfg, recipe.batch, *images.shape[-2:], generator) for _ in range(len(index) // recipe.batch)])
             if recipe.flip == "alternate":
                 draws["heads"] = (first[index] + epoch) % 2 == 1      # [airbench, §3.6]
             here = index.to(device, non_blocking=True)
             x, y = normalize(augment(images[here], draws, cfg, data.mean), data.mean, data.std), labels[here]
-            yield mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y)
+            pair = mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y)
+            yield from zip(*(t.split(recipe.batch) for t in pair))
         epoch += 1
 
 # %% ../nbs/22c_sprint.ipynb #ab7d6bc0

@@ -7,6 +7,8 @@ __all__ = ['Steps', 'Trainer']
 
 # %% ../nbs/09_training.ipynb #926e38be
 import math, time
+from itertools import islice
+from typing import Iterator
 from dataclasses import asdict, replace
 
 import torch
@@ -22,9 +24,10 @@ from .evaluation import evaluate
 from .fast import Gradients, keep_memory
 from .faults import LossWatch
 from .mixing import mix
-from .optim import make_optimizers, set_lr, warmup_cosine
-from .policy import augment, draw
+from .optim import make_optimizers, rates_on, set_lr, warmup_cosine
+from .policy import AT_ONCE, augment, draw, together
 from .progress import Progress
+from .recorded import Recorded
 from .settings import TrainConfig, check
 from .sharding import load_optimizer, shard, whole
 from .splits import ImageData, Split, batches, normalize, on_device
@@ -46,18 +49,26 @@ class Steps:
         self.parallel = self.model if cfg.shard else parallel(self.model, self.device)
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
+        self.size = len(range(*self.rows.indices(cfg.batch_size)))      # of this process's part of a batch
+        self.at_once = max(1, AT_ONCE // (self.size * math.prod(data.train.shape))) if self.device.type == "cuda" and self.size % 2 == 0 else 1
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
         keep_memory()
-        self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, self.choose_compile())
+        self.compile, self.update = self.choose_compile(), self.learn
+        if self.compile == "graphs":
+            rates_on(self.optimizers, self.device)
+            self.update = Recorded(self.learn)
+        self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, "off" if self.compile == "off" else "on")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.watch = LossWatch(self.device)
         self.epoch, self.batch, self.loss_sum = 0, 0, 0.0
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
 
     def choose_compile(self) -> str:
-        "\"auto\" is on where the better part of a minute is soon won back."
+        "\"auto\" compiles where the better part of a minute is soon won back; what cannot be recorded is only compiled."
+        alone = self.device.type == "cuda" and world_size() == 1 and not self.cfg.shard and self.cfg.amp != "fp16"
         worth_it = self.device.type == "cuda" and not self.cfg.shard and self.cfg.epochs * self.steps_per_epoch >= 1000
-        return {"auto": "on" if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
+        how = {"auto": "graphs" if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
+        return "on" if how == "graphs" and not alone else how
 
     def draws(self, *place: int) -> torch.Generator:
         "Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of them."
@@ -73,32 +84,53 @@ class Steps:
             step -= step % per_epoch
         return warmup_cosine(step, (cfg.schedule_epochs or cfg.epochs) * per_epoch, round(cfg.warmup_epochs * per_epoch), cfg.warmup_start, cfg.final_lr)
 
-    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:   # (b, C, H, W) uint8, (b,): this process's rows of a batch
+    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:   # (b, C, H, W) uint8, (b,): this process's rows of a batch, or of several, one after the other
         "What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are mixed."
+        return self.prepared(images, labels, self.batch)
+
+    def prepared(self, images: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:      # first: the number of the first batch in the epoch
         cfg, data = self.cfg, self.data
-        drawn = draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, self.batch))
-        drawn = {name: values[self.rows] for name, values in drawn.items()}
+        each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i)) for i in range(max(1, len(images) // self.size))]
+        drawn = together([{name: values[self.rows] for name, values in one.items()} for one in each])
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         images = normalize(augment(images, drawn, cfg, data.mean), data.mean, data.std)
         return mix(images, labels, drawn["share"], drawn["pasted"], data.num_classes) if "share" in drawn else (images, labels)
 
-    def step(self, images: Tensor, labels: Tensor):   # (b, C, H, W) uint8, (b,)
-        "One batch: augment, forward, backward, clip, update."
-        cfg, now = self.cfg, self.epoch * self.steps_per_epoch + self.batch
-        set_lr(self.optimizers, self.lr_factor(now))
-        images, targets = self.prepare(images, labels)
+    def todo(self) -> Iterator[tuple[Tensor, Tensor]]:
+        "The rest of the epoch's batches, on a GPU prepared several at a time."
+        first = self.batch - self.batch % self.at_once      # the same batches go together whenever one starts
+        read = batches(self.train_split, self.cfg.batch_size, self.draws(self.epoch), first, self.rows)
+        if self.at_once == 1:
+            yield from read
+        while group := list(islice(read, self.at_once)):
+            ready = self.prepared(*(torch.cat(parts) for parts in zip(*group)), first)
+            for place, pair in enumerate(zip(*(t.split(self.size) for t in ready)), first):
+                if place >= self.batch:
+                    yield pair
+            first += len(group)
+
+    def learn(self, images: Tensor, targets: Tensor) -> Tensor:      # as `prepare` returns them
+        "Forward, backward, clip, update the weights; returns the loss. On a GPU nothing here waits, but for fp16's overflows."
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = self.gradients(images, targets, self.scaler.scale)         # forward and backward
+        loss = self.gradients(images, targets, self.scaler.scale)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_grad or float("inf"))
-        if not self.scaler.is_enabled() or whole(length).isfinite():      # an overflow in fp16 skips all optimizers, not one of two
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad or float("inf"))
+        self.stepped = not self.scaler.is_enabled() or bool(whole(length).isfinite())
+        if self.stepped:                     # an overflow in fp16 skips all optimizers, not one of two
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
-            if self.ema:
-                self.ema.update(self.model)
         self.scaler.update()
+        return loss
+
+    def step(self, images: Tensor, labels: Tensor):   # (b, C, H, W) uint8, (b,); or what `prepare` made of them
+        "One batch: augment, forward, backward, clip, update."
+        now = self.epoch * self.steps_per_epoch + self.batch
+        set_lr(self.optimizers, self.lr_factor(now))
+        loss = self.update(*(images, labels) if images.is_floating_point() else self.prepare(images, labels))
+        if self.ema and self.stepped:
+            self.ema.update(self.model)
         self.watch.update(loss, now)
         self.loss_sum = self.loss_sum + loss
         self.batch += 1
@@ -135,10 +167,9 @@ class Trainer(Steps):
     def train_epoch(self, progress: Progress, asked, save=lambda: None):
         "The rest of the current epoch; ends early when `asked.is_set()`, calls `save()` every `save_every` steps."
         self.model.train()
-        todo = batches(self.train_split, self.cfg.batch_size, self.draws(self.epoch), self.batch, self.rows)
         start, before = time.perf_counter() - self.gradients.seconds, self.seconds      # compiling is not counted
         look_every = 10 if self.device.type == "cpu" else 100                           # a look makes a GPU wait
-        for images, labels in progress.batches(todo, self.steps_per_epoch - self.batch):
+        for images, labels in progress.batches(self.todo(), self.steps_per_epoch - self.batch):
             self.step(images, labels)
             self.seconds = before + time.perf_counter() - self.gradients.seconds - start
             if self.batch % look_every == 0 or self.batch == self.steps_per_epoch:
@@ -198,6 +229,7 @@ class Trainer(Steps):
             self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             load_optimizer(optimizer, saved)
+        rates_on(self.optimizers, self.device if self.compile == "graphs" else None)
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
