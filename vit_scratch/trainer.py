@@ -84,12 +84,12 @@ class Steps:
             step -= step % per_epoch
         return warmup_cosine(step, (cfg.schedule_epochs or cfg.epochs) * per_epoch, round(cfg.warmup_epochs * per_epoch), cfg.warmup_start, cfg.final_lr)
 
-    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:   # (b, C, H, W) uint8, (b,): this process's rows of a batch, or of several, one after the other
+    def prepare(self, images: Tensor,              # (b, C, H, W) uint8: this process's rows of a batch, or of several, one after the other
+                labels: Tensor,                    # (b,)
+                first: int | None = None,          # the first batch's number in the epoch; left out, where the run is
+               ) -> tuple[Tensor, Tensor]:
         "What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are mixed."
-        return self.prepared(images, labels, self.batch)
-
-    def prepared(self, images: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:      # first: the number of the first batch in the epoch
-        cfg, data = self.cfg, self.data
+        cfg, data, first = self.cfg, self.data, self.batch if first is None else first
         each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i)) for i in range(max(1, len(images) // self.size))]
         drawn = together([{name: values[self.rows] for name, values in one.items()} for one in each])
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -103,7 +103,7 @@ class Steps:
         if self.at_once == 1:
             yield from read
         while group := list(islice(read, self.at_once)):
-            ready = self.prepared(*(torch.cat(parts) for parts in zip(*group)), first)
+            ready = self.prepare(*(torch.cat(parts) for parts in zip(*group)), first)
             for place, pair in enumerate(zip(*(t.split(self.size) for t in ready)), first):
                 if place >= self.batch:
                     yield pair

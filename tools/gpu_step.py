@@ -1,0 +1,92 @@
+"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py [RESULT.json] [--device cpu for a dry run]
+
+One model, noise for images. Each way of making a step: milliseconds for a step when many follow each other, and how long the processor needs to start one.
+"""
+import sys
+import time
+from dataclasses import asdict
+
+import torch
+
+import vit_scratch.attention as attention
+from vit_scratch.core import environment, set_seed, write_json
+from vit_scratch.settings import TrainConfig
+from vit_scratch.splits import ImageData, Split
+from vit_scratch.trainer import Trainer
+from vit_scratch.vit import ViT, ViTConfig
+
+MODEL = ViTConfig(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0, pool="mean", qk_norm=True, rope=True, pos_start="sincos", pos_scale=0.5)
+TRAIN = dict(epochs=100, optimizer="muon", muon_by_head=True, beta2=0.95, lr=2e-3, muon_lr=0.03, randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, label_smoothing=0.1, ema=0.999)
+WAYS = {"one by one": dict(compile="off"), "compiled": dict(compile="on"), "recorded": dict(compile="graphs"),
+        "recorded, flash attention": dict(compile="graphs", short=0), "recorded, batch 1024": dict(compile="graphs", batch_size=1024)}
+
+
+def noise(n: int) -> ImageData:
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.randint(10, (n,), generator=generator)
+    return ImageData("noise", list("abcdefghij"), Split(images, labels), Split(images[:100], labels[:100]), None, [0.49, 0.48, 0.45], [0.25, 0.24, 0.26])
+
+
+def synchronize(device: str):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(work, n: int, device: str) -> tuple[float, float]:
+    "For one of `n` calls: until the device is done, and until the processor has started it."
+    work()
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(n):
+        work()
+    started = time.perf_counter() - start
+    synchronize(device)
+    return 1000 * (time.perf_counter() - start) / n, 1000 * started / n
+
+
+def an_epoch(trainer: Trainer, device: str) -> tuple[float, float]:
+    "The same for the steps of an epoch, images prepared and all."
+    trainer.batch = 0
+    synchronize(device)
+    start = time.perf_counter()
+    for batch in trainer.todo():
+        trainer.step(*batch)
+    started = time.perf_counter() - start
+    synchronize(device)
+    return tuple(1000 * t / trainer.steps_per_epoch for t in (time.perf_counter() - start, started))
+
+
+def kernels(replay) -> list[dict]:
+    "What a replay consists of: each kernel's name, how often it runs, and its milliseconds altogether."
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        replay()
+        torch.cuda.synchronize()
+    rows = sorted(profile.key_averages(), key=lambda row: -row.self_device_time_total)
+    return [{"kernel": row.key[:120], "times": row.count, "ms": row.self_device_time_total / 1000} for row in rows]
+
+
+def measure(data: ImageData, device: str, compile: str, short: int = attention.SHORT_UP_TO, batch_size: int = 512) -> dict:
+    attention.SHORT_UP_TO = short
+    set_seed(0)
+    trainer = Trainer(ViT(MODEL), data, TrainConfig(**TRAIN, batch_size=batch_size, device=device, compile=compile))
+    trainer.model.train()
+    an_epoch(trainer, device)                # compiles and records
+    whole, processor = an_epoch(trainer, device)
+    batch = trainer.train_split.images[:batch_size], trainer.train_split.labels[:batch_size]
+    trainer.batch = 0
+    row = {"batch_size": batch_size, "ms": whole, "processor_ms": processor, "images_per_second": 1000 * batch_size / whole, "compile_seconds": trainer.gradients.seconds,
+           "prepare_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device), "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)}
+    if replay := getattr(trainer.update, "replay", None):
+        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels": kernels(replay)}
+    return row
+
+
+if __name__ == "__main__":
+    device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
+    out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu-step.json")
+    data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN, "environment": environment(), "ways": {}}
+    for name, how in WAYS.items():
+        if device == "cuda" or how["compile"] == "off":
+            row = report["ways"][name] = measure(data, device, **how)
+            print(f"{name:28} {row['ms']:6.2f} ms a step, processor {row['processor_ms']:6.2f}, {row['images_per_second']:8,.0f} images/s, compiled in {row['compile_seconds']:.0f} s", flush=True)
+            write_json(out, report)
