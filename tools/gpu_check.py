@@ -53,9 +53,9 @@ def run(data, device: str, out=None, resume=False, **settings) -> tuple[dict, to
             torch.cat([p.detach().flatten().cpu() for p in model.parameters()]))
 
 
-def interrupted(data, device: str, folder: Path) -> dict:
+def interrupted(data, device: str, folder: Path, **settings) -> dict:
     "Stop in the middle of an epoch by an error, resume, and compare with a run that was not stopped."
-    _, whole = run(data, device, folder / "whole", amp="bf16", save_every=3)
+    _, whole = run(data, device, folder / "whole", amp="bf16", save_every=3, **settings)
     step = Steps.step
 
     def fails(self, *batch):
@@ -64,12 +64,12 @@ def interrupted(data, device: str, folder: Path) -> dict:
             raise KeyboardInterrupt
     Steps.step = fails
     try:
-        run(data, device, folder / "stopped", amp="bf16", save_every=3)
+        run(data, device, folder / "stopped", amp="bf16", save_every=3, **settings)
     except KeyboardInterrupt:
         pass
     Steps.step = step
-    _, resumed = run(data, device, folder / "stopped", resume=True, amp="bf16", save_every=3)
-    _, twice = run(data, device, folder / "twice", amp="bf16", save_every=3)
+    _, resumed = run(data, device, folder / "stopped", resume=True, amp="bf16", save_every=3, **settings)
+    _, twice = run(data, device, folder / "twice", amp="bf16", save_every=3, **settings)
     return {"resumed_differs_by": (whole - resumed).abs().max().item(), "repeated_differs_by": (whole - twice).abs().max().item()}
 
 
@@ -123,6 +123,18 @@ def memory(data, device: str) -> str:
     return "a batch of 8192 fits"
 
 
+def not_recordable(data, device: str) -> str:
+    "What a run says whose step asks the GPU for a number; a plain one must still work afterwards."
+    class Asks(ViT):
+        def forward(self, x):
+            return super().forward(x) if x.sum().item() > -1e9 else x
+    try:
+        fit(Asks(MODEL), data, TrainConfig(batch_size=512, device=device, compile="graphs"), quiet=True)
+        return "recorded"
+    except InputError as error:
+        return f"{error} | {run(data, device, amp='bf16')[0]}"
+
+
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu.json")
@@ -132,7 +144,9 @@ if __name__ == "__main__":
     checks = {"augmentation": lambda: same_augmentation(data, device), "resume": lambda: interrupted(data, device, folder),
               **{amp: (lambda amp=amp: run(data, device, amp=amp)[0]) for amp in ("off", "bf16", *["fp16"] * (device != "cpu"))},
               "everything on": lambda: run(data, device, amp="bf16", **EVERYTHING)[0],
-              "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device)}
+              "resume, recorded": lambda: interrupted(data, device, folder/"recorded", compile="graphs", batch_size=256),
+              "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device),
+              "not recordable": lambda: not_recordable(data, device)}      # last: it may leave torch in pieces
     if "--memory" in sys.argv:
         checks["out of memory"] = lambda: memory(data, device)
     for name, check in checks.items():

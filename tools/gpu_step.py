@@ -1,4 +1,4 @@
-"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py [RESULT.json] [--device cpu for a dry run]
+"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py RESULT.json [--device cpu for a dry run]
 
 One model, noise for images. Each way of making a step: milliseconds for a step when many follow each other, and how long the processor needs to start one.
 """
@@ -18,7 +18,7 @@ from vit_scratch.vit import ViT, ViTConfig
 MODEL = ViTConfig(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0, pool="mean", qk_norm=True, rope=True, pos_start="sincos", pos_scale=0.5)
 TRAIN = dict(epochs=100, optimizer="muon", muon_by_head=True, beta2=0.95, lr=2e-3, muon_lr=0.03, randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, label_smoothing=0.1, ema=0.999)
 WAYS = {"one by one": dict(compile="off"), "compiled": dict(compile="on"), "recorded": dict(compile="graphs"),
-        "recorded, flash attention": dict(compile="graphs", short=0), "recorded, batch 1024": dict(compile="graphs", batch_size=1024)}
+        "recorded, torch's choice of attention": dict(compile="graphs", short=0), "recorded, batch 1024": dict(compile="graphs", batch_size=1024)}
 
 
 def noise(n: int) -> ImageData:
@@ -75,15 +75,16 @@ def measure(data: ImageData, device: str, compile: str, short: int = attention.S
     batch = trainer.train_split.images[:batch_size], trainer.train_split.labels[:batch_size]
     trainer.batch = 0
     row = {"batch_size": batch_size, "ms": whole, "processor_ms": processor, "images_per_second": 1000 * batch_size / whole, "compile_seconds": trainer.gradients.seconds,
-           "prepare_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device), "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)}
+           "prepare_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0], "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
     if replay := getattr(trainer.update, "replay", None):
-        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels": kernels(replay)}
+        found = kernels(replay)
+        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found), "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:30]}
     return row
 
 
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
-    out = next((a for a in sys.argv[1:] if a.endswith(".json")), "results/gpu-step.json")
+    out = next((a for a in sys.argv[1:] if a.endswith(".json")), None) or sys.exit("gpu_step: give a file for the result, such as results/gpu-step-2.json")
     data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN, "environment": environment(), "ways": {}}
     for name, how in WAYS.items():
         if device == "cuda" or how["compile"] == "off":

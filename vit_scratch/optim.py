@@ -112,3 +112,5 @@ def rates_on(optimizers: list, device: torch.device | None):      # None: plain 
         group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
         if "capturable" in group:                 # torch's word for: may be recorded
             group["capturable"] = device is not None
+    for optimizer in optimizers:
+        optimizer._warned_capturable_if_run_uncaptured = True      # or torch would complain about the steps before a recording

@@ -8,6 +8,7 @@ __all__ = ['TrainConfig', 'check']
 # %% ../nbs/08d_settings.ipynb #5f7d1daf
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from .core import InputError
@@ -126,6 +127,8 @@ def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 
             continue
         if not len(split):
             raise InputError(f"the {name} split is empty")
+        if isinstance(split, Split) and split.images.dtype != torch.uint8:
+            raise InputError(f"the {name} images are {str(split.images.dtype).removeprefix('torch.')}; they must be uint8, 0 to 255")
         if split.labels.min() < 0 or split.labels.max() >= data.num_classes:
             raise InputError(f"{name} has labels from {split.labels.min()} to {split.labels.max()}; with {data.num_classes} classes they go from 0 to {data.num_classes - 1}")
     if cfg.batch_size > len(data.train):

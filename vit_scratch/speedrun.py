@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     ready = Ready(model, optimizers, step, gradients)
     if compile == "graphs" and device.type == "cuda":
         rates_on(optimizers, device)
-        ready.step = Recorded(step)
+        ready.step = Recorded(step, device)
     set_lr(optimizers, 0.0)
     with buffers_kept(model):                                # batch norm's
         for _, batch in zip(range(WARM_UP + 2), looks(recipe, data, device, seed)):
@@ -77,7 +77,7 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
     model = ready.model
     average = AveragedModel(model) if recipe.average else None      # the mean of the last steps' weights [SWA, §3]
     sparse = Sparse(model, recipe.sparse, seed) if recipe.sparse else None
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
     marks, log, losses = {total * i // 20 for i in range(1, 21)}, [], []
     wait()                                                   # a GPU may still be busy preparing
     start = time.perf_counter()

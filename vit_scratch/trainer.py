@@ -56,7 +56,7 @@ class Steps:
         self.compile, self.update = self.choose_compile(), self.learn
         if self.compile == "graphs":
             rates_on(self.optimizers, self.device)
-            self.update = Recorded(self.learn)
+            self.update = Recorded(self.learn, self.device)
         self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, "off" if self.compile == "off" else "on")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.watch = LossWatch(self.device)
@@ -230,6 +230,8 @@ class Trainer(Steps):
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             load_optimizer(optimizer, saved)
         rates_on(self.optimizers, self.device if self.compile == "graphs" else None)
+        if self.compile == "graphs":             # a recording would go on with the tensors from before
+            self.update = Recorded(self.learn, self.device)
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
