@@ -67,7 +67,8 @@ def interrupted(data, device: str, folder: Path, **settings) -> dict:
         run(data, device, folder / "stopped", amp="bf16", save_every=3, **settings)
     except KeyboardInterrupt:
         pass
-    Steps.step = step
+    finally:
+        Steps.step = step
     _, resumed = run(data, device, folder / "stopped", resume=True, amp="bf16", save_every=3, **settings)
     _, twice = run(data, device, folder / "twice", amp="bf16", save_every=3, **settings)
     return {"resumed_differs_by": (whole - resumed).abs().max().item(), "repeated_differs_by": (whole - twice).abs().max().item()}
@@ -145,10 +146,10 @@ if __name__ == "__main__":
               **{amp: (lambda amp=amp: run(data, device, amp=amp)[0]) for amp in ("off", "bf16", *["fp16"] * (device != "cpu"))},
               "everything on": lambda: run(data, device, amp="bf16", **EVERYTHING)[0],
               "resume, recorded": lambda: interrupted(data, device, folder/"recorded", compile="graphs", batch_size=256),
-              "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device),
-              "not recordable": lambda: not_recordable(data, device)}      # last: it may leave torch in pieces
+              "looking inside": lambda: looking_inside(data, device, folder), "fast steps": lambda: fast_steps(data, device)}
     if "--memory" in sys.argv:
         checks["out of memory"] = lambda: memory(data, device)
+    checks["not recordable"] = lambda: not_recordable(data, device)      # last: it may leave torch in pieces
     for name, check in checks.items():
         start = time.perf_counter()
         try:

@@ -56,6 +56,15 @@ def an_epoch(trainer: Trainer, device: str) -> tuple[float, float]:
     return tuple(1000 * t / trainer.steps_per_epoch for t in (time.perf_counter() - start, started))
 
 
+def preparing(trainer: Trainer) -> float:
+    "Milliseconds for a batch of an epoch that is only prepared."
+    trainer.batch, start = 0, time.perf_counter()
+    for _ in trainer.todo():
+        trainer.batch += 1
+    synchronize(trainer.device.type)
+    return 1000 * (time.perf_counter() - start) / trainer.steps_per_epoch
+
+
 def kernels(replay) -> list[dict]:
     "What a replay consists of: each kernel's name, how often it runs, and its milliseconds altogether."
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -75,7 +84,7 @@ def measure(data: ImageData, device: str, compile: str, short: int = attention.S
     batch = trainer.train_split.images[:batch_size], trainer.train_split.labels[:batch_size]
     trainer.batch = 0
     row = {"batch_size": batch_size, "ms": whole, "processor_ms": processor, "images_per_second": 1000 * batch_size / whole, "compile_seconds": trainer.gradients.seconds,
-           "prepare_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0], "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
+           "prepare_alone_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0], "prepare_ms": preparing(trainer), "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
     if replay := getattr(trainer.update, "replay", None):
         found = kernels(replay)
         row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found), "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:30]}

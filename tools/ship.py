@@ -44,17 +44,17 @@ A plain Vision Transformer for the {classes} classes of {dataset}: {parameters:,
 
 Classes: {names}.
 
-**What it is not for.** It has seen {dataset} and nothing else. Any picture is cut to its central square and shrunk to {size}×{size} pixels, and gets one of the {classes} names, with a probability, whatever it shows. One run, one seed. It was made to be looked into, and to be compared with.
+**What it is not for.** It has seen {dataset} and nothing else. Any picture is cut to its central square and shrunk to {size}×{size} pixels, and gets one of the {classes} names, with a probability, whatever it shows. {note} It was made to be looked into, and to be compared with.
 
 How it was trained stands in config.yaml and result.json, next to this file.
 """
 
 
-def card(name: str, result: dict, megabytes: float, before: float, after: float, changed: int) -> str:
+def card(name: str, result: dict, megabytes: float, before: float, after: float, changed: int, note: str) -> str:
     "The text of the model card: every number comes from the run's result, or from the comparison before and after rounding."
     model, train, env, images = *(result["config"][key] for key in ("model", "train")), result["environment"], result["images"]
     return CARD.format(
-        name=name, classes=len(result["classes"]), names=", ".join(result["classes"]), dataset=result["dataset"], parameters=result["parameters"], patch=model["patch_size"],
+        note=note, name=name, classes=len(result["classes"]), names=", ".join(result["classes"]), dataset=result["dataset"], parameters=result["parameters"], patch=model["patch_size"],
         size=model["img_size"], width=model["embed_dim"], depth=model["depth"], heads=model["num_heads"], megabytes=megabytes,
         test=f"{result['test']['accuracy']:.2%} of {images['test']:,}" if result["test"] else "none", before=before, val_images=images["val"], after=after,
         changed=changed, images_seen=result["images_seen"], passes=result["passes"], train_images=images["train"], minutes=result["seconds"] / 60,
@@ -72,7 +72,7 @@ def without_paths(source: dict, dataset: str) -> dict:
     return {**source, "name": name, "root": ".data"}
 
 
-def ship(folder: Path, name: str) -> Path:
+def ship(folder: Path, name: str, note: str = "One run, one seed.") -> Path:
     "Write the model's folder, when all that belongs into it is there; returns it."
     folder = run_folder(folder)
     run, result = load_run(folder, "cpu"), json.loads((folder/"result.json").read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def ship(folder: Path, name: str) -> Path:
     run.model.load_state_dict(weights)          # rounded
     after = answers(run, images, data)
     right = [(found == data.val.labels).double().mean().item() for found in (before, after)]
-    text = card(name, result, size / 1e6, *right, (before != after).sum().item())
+    text = card(name, result, size / 1e6, *right, (before != after).sum().item(), note)
     config, out = run.config, package_folder()/"models"/name
     config["data"]["source"] = without_paths(config["data"]["source"], result["dataset"])
     config["train"]["log_dir"] = result["config"]["train"]["log_dir"] = ""
@@ -105,8 +105,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--note", default="One run, one seed.", help="a sentence for the card: how the run was chosen, what it shared its machine with")
     args = parser.parse_args()
     try:
-        print(ship(args.run, args.name))
+        print(ship(args.run, args.name, args.note))
     except InputError as error:
         sys.exit(f"ship: {error}")

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 import yaml
 
 from vit_scratch import training
-from vit_scratch.checkpoint import new_run_folder, write_config
+from vit_scratch.checkpoint import holds_run, new_run_folder, write_config
 from vit_scratch.core import InputError, package_folder, set_seed
 from vit_scratch.data import load_data
 from vit_scratch.settings import TrainConfig
@@ -83,6 +83,8 @@ if __name__ == "__main__":
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         if recipe.get("warmup_epochs", 0) < DECIDE:
             raise InputError(f"{path} has a warmup of {recipe.get('warmup_epochs', 0)} epochs; it must be at least {DECIDE}, for the number of passes is not known before")
+        if taken := [args.out/str(seed) for seed in range(args.seeds) if holds_run(args.out/str(seed))]:
+            raise InputError(f"{taken[0]} already holds a run; give another folder with --out")
         data = load_data(args.data, title=args.data_title, val_fraction=recipe.get("val_fraction", 0.1))
     except (InputError, OSError) as error:
         sys.exit(f"side_by_side: {error}")

@@ -26,7 +26,7 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
 
 # %% ../nbs/03_attention.ipynb #db053c54
 PLAIN_UP_TO = 1700   # tokens, on a CPU; whole models with either path are measured in the chapter on speed
-SHORT_UP_TO = 96     # tokens, on a GPU; measured at 64, without class token and registers
+SHORT_UP_TO = 96     # tokens, on a GPU; measured at 64 only, the rest is a guess
 
 # %% ../nbs/03_attention.ipynb #78211af0
 def plain_is_faster(k: Tensor,  # keys (B, h, T, d)

@@ -173,7 +173,7 @@ def build_parser(argv: list[str]) -> Parser:
     return parser
 
 # %% ../nbs/41_cli.ipynb #931e48b0
-MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "workers", "memory_share")     # on --resume: where and how it runs, not what
+MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compile", "workers", "memory_share")     # on --resume: where and how it runs, not what
 
 def train(args, argv: list[str]):
     "`vit_scratch train`"

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'IMAGE_SUFFIXES', 'UNREADABLE', 'MANY', 'to_rgb', 'read_image', 'folder_classes', 'list_images',
-           'decoders', 'read_some', 'read_images', 'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process',
-           'FileSplit', 'memory', 'fits', 'keep', 'finish', 'load_folder']
+           'read_images', 'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process', 'FileSplit', 'memory', 'fits',
+           'keep', 'finish', 'load_folder']
 
 # %% ../nbs/06c_files.ipynb #84f08997
-import multiprocessing, os, signal, sys
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
+import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator
 
@@ -83,31 +82,22 @@ def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
     return paths, torch.tensor(labels)
 
 # %% ../nbs/06c_files.ipynb #06cdec02
-MANY = 4096      # files for which processes are worth starting
-
-def decoders(n: int) -> Executor:      # n: files
-    "Who decodes: processes for many files, where they can be forked; else threads, which wait for each other's Python."
-    if n < MANY or sys.platform != "linux":
-        return ThreadPoolExecutor(usable_cores())
-    def begin():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)      # Ctrl-C is for the main process
-        torch.set_num_threads(1)
-    return ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("fork"), begin)
-
-def read_some(paths: list, img_size: int) -> np.ndarray:      # (n, 3, img_size, img_size) uint8
-    return np.stack([read_image(path, img_size).numpy() for path in paths])
+MANY = 4096      # files for which worker processes are worth starting
 
 def read_images(paths: list, img_size: int) -> Tensor:   # (n, 3, img_size, img_size) uint8
     "Many image files at once. Raises `InputError` naming the first that is broken."
-    images, done = torch.empty(len(paths), 3, img_size, img_size, dtype=torch.uint8), 0
-    with decoders(len(paths)) as pool:
-        try:
-            for part in pool.map(partial(read_some, img_size=img_size), [paths[i:i + 256] for i in range(0, len(paths), 256)]):
-                images[done:done + len(part)] = torch.from_numpy(part)
-                done += len(part)
-        except InputError:
-            pool.shutdown(cancel_futures=True)            # nobody needs the others any more
-            raise
+    images = torch.empty(len(paths), 3, img_size, img_size, dtype=torch.uint8)     # filled in place: never twice in memory
+    if len(paths) >= MANY and sys.platform == "linux":    # elsewhere worker processes would start the program anew
+        size = max(1, 2**19 // images[0].numel())         # half a megabyte at a time: workers have little memory to hand over in
+        indices = torch.arange(len(paths)).split(size)
+        for index, (part, _) in zip(indices, FileSplit(paths, torch.zeros(len(paths)), img_size, usable_cores()).read(list(indices))):
+            images[index] = part
+        return images
+    def read(i: int):
+        images[i] = read_image(paths[i], img_size)
+    with ThreadPoolExecutor() as pool:                    # Pillow decodes outside the interpreter lock
+        for _ in pool.map(read, range(len(paths))):
+            pass
     return images
 
 # %% ../nbs/06c_files.ipynb #d3d9e8b7

@@ -21,7 +21,7 @@ def record(work: Callable,              # takes and returns tensors on a GPU
           ) -> tuple[Callable, Tensor]: # what replays it, and the tensor in which its answer appears
     "Let a GPU note what it would do in `work`, without doing it [CUDA graphs]."
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):      # a loader's thread may go on
         answer = work(*inputs)
     return graph.replay, answer
 

@@ -49,7 +49,7 @@ def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> 
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
 # %% ../nbs/40_runs.ipynb #4a0e3227
-def resume_run(out, **changes) -> Run:   # changes: what may differ: device, shard, log_dir, save_every, save_epochs, workers, memory_share
+def resume_run(out, **changes) -> Run:   # changes: what may differ: device, shard, log_dir, save_every, save_epochs, compile, workers, memory_share
     "Go on with an interrupted run, with the configuration it was started with, in any number of processes."
     config = read_config(Path(out))
     for part in (config["train"], config["data"]["source"]):

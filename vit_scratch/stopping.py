@@ -22,7 +22,7 @@ class EarlyStopping:
             raise InputError(f"monitor is {monitor!r}; it must be one of {', '.join(BETTER)}")
         if patience < 0 or min_delta < 0:
             raise InputError(f"patience is {patience} and min_delta {min_delta}; both must be at least 0")
-        self.patience, self.min_delta, self.sign = patience, min_delta, BETTER[monitor]
+        self.patience, self.min_delta, self.sign = patience, 0.0 if monitor == "epoch" else min_delta, BETTER[monitor]
         self.best, self.waited = None, 0
 
     def update(self, value: float):

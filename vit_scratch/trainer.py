@@ -32,6 +32,7 @@ from .settings import TrainConfig, check
 from .sharding import load_optimizer, shard, whole
 from .splits import ImageData, Split, batches, normalize, on_device
 from .stopping import BETTER, EarlyStopping
+from .vit import ViT
 
 # %% ../nbs/09_training.ipynb #b0c82569
 class Steps:
@@ -50,7 +51,7 @@ class Steps:
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.size = len(range(*self.rows.indices(cfg.batch_size)))      # of this process's part of a batch
-        self.at_once = max(1, AT_ONCE // (self.size * math.prod(data.train.shape))) if self.device.type == "cuda" and self.size % 2 == 0 else 1
+        self.at_once = max(1, AT_ONCE // (self.size * math.prod(data.train.shape))) if self.device.type == "cuda" and self.size % 2 == 0 and isinstance(data.train, Split) else 1
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
         keep_memory()
         self.compile, self.update = self.choose_compile(), self.learn
@@ -64,10 +65,10 @@ class Steps:
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
 
     def choose_compile(self) -> str:
-        "\"auto\" compiles where the better part of a minute is soon won back; what cannot be recorded is only compiled."
+        "\"auto\" compiles where the better part of a minute is soon won back, and records our model, of which we know that it can be; what cannot be recorded is only compiled."
         alone = self.device.type == "cuda" and world_size() == 1 and not self.cfg.shard and self.cfg.amp != "fp16"
         worth_it = self.device.type == "cuda" and not self.cfg.shard and self.cfg.epochs * self.steps_per_epoch >= 1000
-        how = {"auto": "graphs" if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
+        how = {"auto": ("graphs" if isinstance(self.model, ViT) else "on") if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
         return "on" if how == "graphs" and not alone else how
 
     def draws(self, *place: int) -> torch.Generator:
@@ -142,6 +143,7 @@ class Trainer(Steps):
         super().__init__(model, data, cfg)
         self.stopping = EarlyStopping(cfg.patience, cfg.min_delta, cfg.monitor)
         self.seconds, self.history, self.best = 0.0, [], None
+        self.best_on_disk = None                 # the epoch whose weights best.pt holds, where this process wrote it
 
     @property
     def measured(self) -> nn.Module:

@@ -48,8 +48,9 @@ def save_progress(trainer: Trainer, folder: Path | None):
     if rank() > 0:
         return
     if trainer.history and trainer.batch == 0:
-        if trainer.best["epoch"] > trainer.epoch - trainer.cfg.save_epochs or not (folder/"best.pt").exists():
+        if trainer.best["epoch"] != trainer.best_on_disk or not (folder/"best.pt").exists():
             save_whole(folder/"best.pt", {**state, "model": trainer.best["model"]})
+            trainer.best_on_disk = trainer.best["epoch"]
         write_history(folder, trainer.history)
     save_whole(folder/"last.pt", state, previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
 
