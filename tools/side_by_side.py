@@ -39,6 +39,17 @@ class Quiet:
 
 
 def one_seed(seed: int, recipe: dict, data, out: Path, deadline: float, together, passes):      # a barrier, and a number that all processes share
+    "One run. Where it fails, the others do not wait for it."
+    try:
+        train(seed, recipe, data, out, deadline, together, passes)
+    except threading.BrokenBarrierError:      # another one has failed, and says why
+        sys.exit(1)
+    except BaseException:
+        together.abort()
+        raise
+
+
+def train(seed: int, recipe: dict, data, out: Path, deadline: float, together, passes):
     pick = lambda cls: {f.name: recipe[f.name] for f in fields(cls) if f.name in recipe and f.name != "epochs"}
     set_seed(seed)
     model = ViT(ViTConfig(**{**pick(ViTConfig), "img_size": data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes}))

@@ -77,7 +77,7 @@ OWN = {"times": 1.0,                # length of the run, as a multiple of the bu
 BUDGETS = {"small": dict(passes=5, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)), "full": dict(passes=203, images=None, model={})}
 
 PLACED = ("img_size", "in_chans", "num_classes", "epochs", "schedule_epochs", "warmup_epochs", "seed")      # what data, budget and call decide
-HOW = ("device", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile")                                # where and how it runs, not what it computes
+HOW = ("device", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile")                 # where and how it runs, not what it computes
 
 def defaults() -> dict:
     "Every setting that a rung may change, as it is where nobody says otherwise."

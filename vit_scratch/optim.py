@@ -107,7 +107,7 @@ def set_lr(optimizers: list, factor: float):
             group["lr"] = group["base_lr"] * factor
 
 def rates_on(optimizers: list, device: torch.device | None):      # None: plain numbers again
-    "Keep the rates in the device's memory, where a [recorded step](08i_recorded.ipynb) reads them anew each time."
+    "Keep the rates in the device's memory, where a recorded step reads them anew each time; and tell torch that such a step may follow."
     for group in (g for o in optimizers for g in o.param_groups):
         group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
         if "capturable" in group:                 # torch's word for: may be recorded

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .core import InputError, check_types
 from .mixing import mix
-from .policy import AT_ONCE, AugmentConfig, augment, draw, together
+from .policy import AugmentConfig, augment, batches_at_once, draw, together
 from .splits import ImageData, normalize
 from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_blocks, whiten_start
 from .vit import ViT, ViTConfig
@@ -154,7 +154,7 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
         raise InputError(f"batch is {recipe.batch}, but there are only {n} training images")
     cfg = AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup, cutmix=recipe.cutmix)
     first = torch.randint(2, (n,), generator=generator)      # which images the first pass mirrors
-    at_once = max(1, AT_ONCE // (recipe.batch * images[0].numel())) if device.type == "cuda" and recipe.batch % 2 == 0 else 1      # batches prepared together
+    at_once = batches_at_once(recipe.batch, images.shape[1:], device)
     while True:
         order = torch.randperm(n, generator=generator)[:n - n % recipe.batch]
         for index in order.split(at_once * recipe.batch):

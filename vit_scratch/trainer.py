@@ -7,9 +7,9 @@ __all__ = ['Steps', 'Trainer']
 
 # %% ../nbs/09_training.ipynb #926e38be
 import math, time
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Iterator
-from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from .fast import Gradients, keep_memory
 from .faults import LossWatch
 from .mixing import mix
 from .optim import make_optimizers, rates_on, set_lr, warmup_cosine
-from .policy import AT_ONCE, augment, draw, together
+from .policy import augment, batches_at_once, draw, together
 from .progress import Progress
 from .recorded import Recorded
 from .settings import TrainConfig, check
@@ -51,13 +51,11 @@ class Steps:
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.size = len(range(*self.rows.indices(cfg.batch_size)))      # of this process's part of a batch
-        self.at_once = max(1, AT_ONCE // (self.size * math.prod(data.train.shape))) if self.device.type == "cuda" and self.size % 2 == 0 and isinstance(data.train, Split) else 1
+        self.at_once = batches_at_once(self.size, data.train.shape, self.device) if isinstance(data.train, Split) else 1      # files come in their loader's time
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
         keep_memory()
-        self.compile, self.update = self.choose_compile(), self.learn
-        if self.compile == "graphs":
-            rates_on(self.optimizers, self.device)
-            self.update = Recorded(self.learn, self.device)
+        self.compile = self.choose_compile()
+        self.choose_update()
         self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, "off" if self.compile == "off" else "on")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.watch = LossWatch(self.device)
@@ -66,10 +64,18 @@ class Steps:
 
     def choose_compile(self) -> str:
         "\"auto\" compiles where the better part of a minute is soon won back, and records our model, of which we know that it can be; what cannot be recorded is only compiled."
-        alone = self.device.type == "cuda" and world_size() == 1 and not self.cfg.shard and self.cfg.amp != "fp16"
-        worth_it = self.device.type == "cuda" and not self.cfg.shard and self.cfg.epochs * self.steps_per_epoch >= 1000
-        how = {"auto": ("graphs" if isinstance(self.model, ViT) else "on") if worth_it else "off"}.get(self.cfg.compile, self.cfg.compile)
-        return "on" if how == "graphs" and not alone else how
+        cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
+        if how == "auto":
+            worth_it = gpu and not cfg.shard and cfg.epochs * self.steps_per_epoch >= 1000
+            how = "off" if not worth_it else "graphs" if isinstance(self.model, ViT) else "on"
+        recordable = gpu and world_size() == 1 and not cfg.shard and cfg.amp != "fp16"
+        return "on" if how == "graphs" and not recordable else how
+
+    def choose_update(self):
+        "What `step` calls: `learn`, or a recording of it. A new one wherever tensors are replaced: it would go on with those from before."
+        recorded = self.compile == "graphs"
+        rates_on(self.optimizers, self.device if recorded else None)
+        self.update = Recorded(self.learn, self.device) if recorded else self.learn
 
     def draws(self, *place: int) -> torch.Generator:
         "Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of them."
@@ -231,9 +237,7 @@ class Trainer(Steps):
             self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             load_optimizer(optimizer, saved)
-        rates_on(self.optimizers, self.device if self.compile == "graphs" else None)
-        if self.compile == "graphs":             # a recording would go on with the tensors from before
-            self.update = Recorded(self.learn, self.device)
+        self.choose_update()
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
