@@ -90,7 +90,8 @@ def read_images(paths: list, img_size: int) -> Tensor:   # (n, 3, img_size, img_
     if len(paths) >= MANY and sys.platform == "linux":    # elsewhere worker processes would start the program anew
         size = max(1, 2**19 // images[0].numel())         # half a megabyte at a time: workers have little memory to hand over in
         indices = torch.arange(len(paths)).split(size)
-        for index, (part, _) in zip(indices, FileSplit(paths, torch.zeros(len(paths)), img_size, usable_cores()).read(list(indices))):
+        workers = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))      # torchrun: as many processes here want the cores
+        for index, (part, _) in zip(indices, FileSplit(paths, torch.zeros(len(paths)), img_size, workers).read(list(indices))):
             images[index] = part
         return images
     def read(i: int):
