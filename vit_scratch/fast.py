@@ -222,12 +222,12 @@ def keep_memory() -> bool:
 # %% ../nbs/08h_fast.ipynb #67d13db3
 def forward_in_parts(model: nn.Module,
                      images: Tensor,        # (B, C, H, W)
-                     part: int = 0,         # images at a time on a CPU; 0: 64 of 32×32 pixels, fewer larger ones, 4 at least. A GPU takes all
+                     part: int = 0,         # images at a time on a CPU; 0: 32 of 32×32 pixels, fewer larger ones, 4 at least. A GPU takes all
                     ) -> Tensor:            # (B, num_classes)
     "The model's answers, in parts on a CPU, in 16 bits side by side. Parts come one after the other where a hook might watch their order."
     if images.device.type != "cpu":
         return model(images)
-    part = part or max(4, 64 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
+    part = part or max(4, 32 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
     watched = is_watched(model) or any(m.training for m in model.modules())
     sixteen = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     workers, modes = torch.get_num_threads() if sixteen and not watched else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
