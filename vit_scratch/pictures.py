@@ -21,7 +21,7 @@ from .data import BUILT_IN, NATIVE_SIZE, load_data
 from .errors import write_report
 from .evaluation import evaluate
 from .explorer import explore
-from .files import FileSplit, fits, folder_classes, keep, list_images, read_image
+from .files import FileSplit, fits, folder_classes, keep, list_images
 from .inside import looks
 from .maps import show_attention
 from .runs import LoadedRun, load_run, same_data
@@ -49,7 +49,7 @@ def make_folder(folder: Path):
 def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Path]:
     "Write one attention picture for each image, and those of `looks`, into `out` or the run folder; returns their paths."
     run, out = load_run(folder, device), Path(folder if out is None else out)
-    pictures = [read_image(p, run.model.cfg.img_size) for p in paths]          # read all before writing any
+    pictures = [run.picture(p) for p in paths]          # read all before writing any
     make_folder(out)
     written = []
     for path, picture in zip(paths, pictures):
@@ -73,7 +73,7 @@ def explore_file(folder, path, out=None, device: str = "auto") -> Path:
     "Write one image's explorer page, to `out` or into the run folder; returns its path."
     run = load_run(folder, device)
     out = Path(folder)/f"explore-{Path(path).stem}.html" if out is None else Path(out)
-    picture = read_image(path, run.model.cfg.img_size)
+    picture = run.picture(path)
     make_folder(out.parent)
     return explore(run.model, normalize(picture[None], run.mean, run.std), picture, run.classes).save(out)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'summary', 'LoadedRun', 'shipped', 'run_folder',
-           'read_config', 'same_data', 'load_run']
+           'read_config', 'from_section', 'same_data', 'load_run']
 
 # %% ../nbs/40_runs.ipynb #866cc15e
 from dataclasses import dataclass, replace
@@ -38,26 +38,30 @@ def next_folder(name: str) -> Path:
 
 # %% ../nbs/40_runs.ipynb #41a84ef0
 def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> Run:
-    "Load the data, build the model to match it, train, and draw the attention picture."
+    "Load the data, build the model to match it, train, and draw the attention picture. Raises `InputError` for a run folder among the pictures."
     join(cfg.device)
+    pictures = Path(data_args["name"]).resolve()
+    out = from_first(next_folder(pictures.name) if out is None else Path(out))
+    if data_args["name"] not in BUILT_IN and pictures in (out.resolve(), *out.resolve().parents):      # the next run would take its files for a class
+        raise InputError(f"the run's folder, {out}, would be among the pictures in {pictures}; give another with --out")
     cfg = replace(cfg, log_dir=str(Path(cfg.log_dir).resolve()) if cfg.log_dir else "")
     with first_alone():
         data = load_data(**data_args)
     model_cfg = ViTConfig(**{**model_args, "img_size": cfg.crop_size or data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes})
     set_seed(cfg.seed)
-    out = from_first(next_folder(Path(data_args["name"]).resolve().name) if out is None else Path(out))
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
 # %% ../nbs/40_runs.ipynb #4a0e3227
 def resume_run(out, **changes) -> Run:   # changes: what may differ: device, shard, log_dir, save_every, save_epochs, compile, workers, memory_share
-    "Go on with an interrupted run, with the configuration it was started with, in any number of processes."
+    "Go on with an interrupted run, with the configuration it was started with, in any number of processes. Raises `InputError` for a finished one, or one of another version."
     config = read_config(Path(out))
     for part in (config["train"], config["data"]["source"]):
         part.update({name: value for name, value in changes.items() if name in part})
     join(config["train"]["device"])
     if (Path(out)/"model.safetensors").exists():
         raise InputError(f"the run in {out} is finished; nothing to resume")
-    return run_fit(ViT(ViTConfig(**config["model"])), same_data(config), TrainConfig(**config["train"]), Path(out), True)
+    model, cfg = from_section(ViTConfig, config, "model", out), from_section(TrainConfig, config, "train", out)
+    return run_fit(ViT(model), same_data(config), cfg, Path(out), True)
 
 # %% ../nbs/40_runs.ipynb #d6f0bb86
 def describe(model: ViT, data: ImageData, cfg: TrainConfig, out: Path) -> str:
@@ -115,9 +119,16 @@ class LoadedRun:
     std: list[float]
     config: dict            # the whole of config.yaml
 
+    def picture(self, path) -> Tensor:
+        "An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that was trained on crops, the middle."
+        size = self.model.cfg.img_size
+        image = read_image(path, max(size, self.config["data"]["source"]["img_size"]))
+        edge = (image.shape[-1] - size) // 2
+        return image[:, edge:edge + size, edge:edge + size]
+
     def images(self, paths: list) -> Tensor:
         "Image files as the model reads them, (n, C, H, W) float on its device."
-        images = torch.stack([read_image(p, self.model.cfg.img_size) for p in paths])
+        images = torch.stack([self.picture(p) for p in paths])
         return normalize(images, self.mean, self.std).to(next(self.model.parameters()).device)
 
     @torch.no_grad()
@@ -149,15 +160,23 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
         pass    # said below
     raise InputError(f"{path} does not describe a run of `load_data` and a `ViT`{hint}")
 
+def from_section(cls: type, config: dict, section: str, folder):      # cls: `ViTConfig` or `TrainConfig`
+    "The settings of one section of a run's config.yaml. Raises `InputError` where they are not those of this version."
+    try:
+        return cls(**config[section])
+    except TypeError as error:
+        raise InputError(f"{Path(folder)/'config.yaml'} is from another version of vit_scratch: {str(error).split(') ')[-1]}") from None
+
 def same_data(config: dict) -> ImageData:
     "The run's data, loaded again. Raises `InputError` if they are not there, or not what they were."
     was, name = config["data"], config["data"]["source"]["name"]
     if name not in BUILT_IN and not Path(name).exists():
         raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on others)")
     data = load_data(**was["source"])
-    if list(data.classes) != was["classes"] or data.mean != was["mean"] or data.std != was["std"]:
+    off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))      # drawn or decoded by another processor, single pixels differ by a grey level
+    if list(data.classes) != was["classes"] or len(data.mean) != len(was["mean"]) or off > 1e-5:
         raise InputError(f"the images of {data.name} have changed since the run was started; a run needs the same ones")
-    return data
+    return replace(data, mean=was["mean"], std=was["std"])
 
 # %% ../nbs/40_runs.ipynb #9e8c5114
 def load_run(folder, device: str = "auto") -> LoadedRun:
@@ -167,10 +186,7 @@ def load_run(folder, device: str = "auto") -> LoadedRun:
     config, path = read_config(where, hint), where/"model.safetensors"
     if not path.exists():
         raise InputError(f"the run in {folder} is not finished (no {path.name}); go on with it: vit_scratch train --resume --out {folder}")
-    try:
-        model = ViT(ViTConfig(**config["model"]))
-    except TypeError as error:      # a setting that this version does not have
-        raise InputError(f"{where/'config.yaml'} is from another version of vit_scratch: {str(error).split(') ')[-1]}") from None
+    model = ViT(from_section(ViTConfig, config, "model", where))
     try:
         load_weights(model, load_file(path))
     except (SafetensorError, OSError) as error:
