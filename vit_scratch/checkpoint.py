@@ -4,12 +4,19 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT_KEYS', 'save_whole', 'load_checkpoint', 'load_last', 'random_states', 'set_random_states', 'load_weights',
-           'holds_run', 'new_run_folder', 'write_config', 'write_history', 'plot_history', 'write_result']
+           'holds_run', 'new_run_folder', 'held', 'write_config', 'write_history', 'plot_history', 'write_result']
 
 # %% ../nbs/09b_checkpoints.ipynb #6229018e
 import csv, io, json, random
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Iterator
+
+try:
+    import fcntl
+except ImportError:      # Windows
+    fcntl = None
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -109,6 +116,30 @@ def new_run_folder(out) -> Path:
     except OSError as error:
         raise InputError(f"cannot write into the run folder {out}: {error.strerror}") from None
     return out
+
+# %% ../nbs/09b_checkpoints.ipynb #09block2
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:      # None: nothing to hold
+    "Keep other processes out of a run's folder; without effect where the system has no such locks. Raises `InputError` where another process trains there."
+    if fcntl is None or folder is None or not folder.exists():
+        yield
+        return
+    try:
+        lock = open(folder/".lock", "w")
+    except OSError as error:
+        raise InputError(f"cannot write into the run folder {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(f"another process is training in {folder}; wait for it, or give another folder (--out)") from None
+        except OSError:      # a network disk that knows no locks
+            pass
+        try:
+            yield
+        finally:
+            (folder/".lock").unlink(missing_ok=True)
+
 
 # %% ../nbs/09b_checkpoints.ipynb #053fd7a2
 def write_config(out: Path, model: nn.Module, cfg, data):
