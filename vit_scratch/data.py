@@ -51,10 +51,13 @@ def load_data(name: str = "shapes",        # one of `BUILT_IN`, or a folder of i
               colours: str = "measured",   # normalise by the training images' mean and deviation, or "half": by 0.5 and 0.5
              ) -> ImageData:
     "Load a data set by name or path. Raises `InputError` for what does not exist or cannot be read."
-    img_size = img_size or NATIVE_SIZE.get(name, 32)
+    img_size = NATIVE_SIZE.get(name, 32) if img_size is None else img_size
     source = dict(locals())
-    if name not in BUILT_IN and not Path(name).exists() and "/" not in name:
+    if not name or name not in BUILT_IN and not Path(name).exists() and "/" not in name:
         raise InputError(f"unknown data set {name!r}: give {', '.join(BUILT_IN)}, or the path of a folder of images")
+    for setting, value, least in (("img_size", img_size, 1), ("n", n, 1), ("workers", workers, 0), ("memory_share", memory_share, 0)):
+        if value < least:
+            raise InputError(f"{setting} is {value}; it must be at least {least}")
     if colours not in ("measured", "half"):
         raise InputError(f"colours is {colours!r}; it must be measured or half")
     if img_size != NATIVE_SIZE.get(name, img_size):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'IMAGE_SUFFIXES', 'UNREADABLE', 'MANY', 'to_rgb', 'read_image', 'folder_classes', 'list_images',
            'read_images', 'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process', 'FileSplit', 'memory', 'fits',
-           'keep', 'finish', 'load_folder']
+           'keep', 'finish', 'check_all_taught', 'load_folder']
 
 # %% ../nbs/06c_files.ipynb #84f08997
 import os, signal, sys
@@ -28,7 +28,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":    # more than 8 bits; Pillow's own convert would clip at 255
         grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0)
-        full = max(65535.0, grey.max()) if image.mode.startswith("I") else next(scale for scale in (1.0, 255.0, 65535.0, max(grey.max(), 1.0)) if grey.max() <= scale)
+        scales = {"I;16": (65535.0,), "I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}[image.mode[:4]]      # which of them white is, if nothing says so: the first that holds all
+        full = next(scale for scale in (*scales, grey.max()) if grey.max() <= scale)
         image = Image.fromarray((grey.clip(0) / full * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -41,7 +42,7 @@ def read_image(path, img_size: int | None = None) -> Tensor:
     try:
         with Image.open(path) as image:
             image = to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:    # what Pillow raises for broken files
+    except Exception as error:      # of broken files every decoder complains in its own way
         if not Path(path).exists():
             raise InputError(f"no such image: {path}") from None
         raise InputError(f"cannot read image {path}: {error}") from None
@@ -58,8 +59,10 @@ UNREADABLE = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}      # p
 
 # %% ../nbs/06c_files.ipynb #1a8d7d23
 def folder_classes(folder: Path) -> list[str]:
-    "The names of the class folders. Raises `InputError` for fewer than two."
+    "The names of the class folders. Raises `InputError` for fewer than two, and for names that are no text."
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if broken := [name for name in names if name != name.encode(errors="ignore").decode()]:      # could not be written into any result
+        raise InputError(f"{folder} has a class folder {broken[0]!r} whose name is no readable text (UTF-8); rename it")
     if len(names) < 2:
         raise InputError(f"{folder} holds {len(names)} class folder{'s'*(len(names) != 1)}{': ' + names[0] if names else ''}; a classifier needs at least two")
     return names
@@ -174,7 +177,7 @@ class FileSplit:
 
 # %% ../nbs/06c_files.ipynb #35fc599e
 def memory() -> float:
-    "This machine's or container's memory in bytes; infinite where the system does not say."
+    "This machine's or container's memory in bytes, or this process's share of it where torchrun started several; infinite where the system does not say."
     limits = []
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):    # a container's share, new and old style
         if Path(path).exists() and (text := Path(path).read_text().strip()).isdigit():
@@ -183,7 +186,7 @@ def memory() -> float:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         pass
-    return min(limits, default=float("inf"))
+    return min(limits, default=float("inf")) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 def fits(n: int, img_size: int, memory_share: float) -> bool:
     "Whether n images of this size take at most that share of the memory."
@@ -201,6 +204,11 @@ def finish(name: str, classes: list[str], train, val, test, fraction: float, see
     train, val, test = (keep(split, in_memory) for split in (train, val, test))
     sample = train[torch.linspace(0, len(train) - 1, min(len(train), 4096)).long()]
     return ImageData(name, classes, train, val, test, *colour_stats(sample.images))
+
+def check_all_taught(data: ImageData):
+    "Raise `InputError` if a class has no training image."
+    if lacking := [name for i, name in enumerate(data.classes) if i not in set(data.train.labels.tolist())]:
+        raise InputError(f"no training image is left of {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: there are too few, and some are held out for val and test; add some, or take the folder away")
 
 def load_folder(root, img_size: int = 32, val_fraction: float = 0.1, seed: int = 0,
                 memory_share: float = 0.5,     # more than this share of the memory stays on disk
@@ -220,4 +228,6 @@ def load_folder(root, img_size: int = 32, val_fraction: float = 0.1, seed: int =
     if found == ["."]:      # the test images are always the same tenth, whatever is held out for validation
         everything = splits["."]
         splits = dict(zip(("train", "test"), (everything[i] for i in split_indices(len(everything), 0.1, 1))))
-    return finish(root.resolve().name, classes, splits["train"], splits.get("val"), splits.get("test"), val_fraction, seed, in_memory)
+    data = finish(root.resolve().name, classes, splits["train"], splits.get("val"), splits.get("test"), val_fraction, seed, in_memory)
+    check_all_taught(data)
+    return data
