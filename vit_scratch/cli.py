@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'IMAGES', 'DEVICE', 
            'build_parser', 'train', 'run_command', 'underscores', 'main']
 
 # %% ../nbs/41_cli.ipynb #839a162c
-import argparse, difflib, re, sys
+import argparse, difflib, glob, re, sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -103,7 +103,7 @@ DATA_OPTIONS = {"data": "name", "data_title": "title", "data_root": "root", "ima
 def train_parser(argv: list[str]) -> Parser:
     "Options of `vit_scratch train`; the recipe's values are the defaults, so flags override it."
     recipe = recipe_for(argv)
-    p = Parser(description="Train a Vision Transformer.", default_config_files=[str(recipe)])
+    p = Parser(description="Train a Vision Transformer.", default_config_files=[glob.escape(str(recipe))])      # it takes patterns
     p.add_argument("--data", default="shapes", help=f"{', '.join(BUILT_IN)}, or a folder of images")
     p.add_argument("--recipe", default=None, type=str | None, help="a recipe's name or a YAML file; flags override it")
     p.add_argument("--out", default=None, type=str | None, help="run folder (default: runs/NAME, numbered)")
@@ -226,6 +226,9 @@ def underscores(argv: list[str]) -> list[str]:
 
 def main(argv: list[str] | None = None):
     "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit code 130."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):          # a notebook's has no encoding
+            stream.reconfigure(errors="replace")    # a terminal that has no × shows a question mark
     try:
         run_command(underscores(sys.argv[1:] if argv is None else argv))
     except InputError as error:
