@@ -80,7 +80,7 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
             picture: Tensor | None = None,     # the same image (3, H, W) uint8, to draw; left out: `img`, stretched to 0–255
             classes: list[str] | None = None,  # names; left out: numbers
             target: int | None = None,         # the class that relevance explains; left out: the answer
-            layers: list[int] | None = None,   # which, from 0; left out: all
+            layers: list[int] | None = None,   # which, from 0; left out: all, or as many of the last as make a page
            ) -> Explorer:
     "A page in which every layer, head and patch can be asked where it looks, beside an untrained model. Raises `InputError` for several images, a class or layer that does not exist, or more than a page can hold."
     x = (img[None] if img.ndim == 3 else img).to(next(model.parameters()).device)
@@ -93,10 +93,11 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
         target = int(p.argmax()) if target is None else target
         names = [str(i) for i in range(len(p))] if classes is None else classes
         shape, wanted = attention_maps(model, x).shape, torch.tensor([target], device=x.device)
-        layers = list(range(shape[0])) if layers is None else layers
+        of_one = 2 * (shape[2] + 2) * shape[-1]**2 * 4 // 3          # characters of a layer
+        layers = list(range(shape[0]))[-max(1, LARGEST // of_one):] if layers is None else layers
         check_choices(layers, shape[0], target, names, len(p))
-        if (size := 2 * len(layers) * (shape[2] + 2) * shape[-1]**2 * 4 // 3) > LARGEST:
-            raise InputError(f"{len(layers)} layers of {shape[2]} heads and {shape[-1]} tokens make a page of {size/1e6:.0f} MB; choose fewer layers, such as layers=[{shape[0] - 1}]")
+        if (size := len(layers) * of_one) > LARGEST:
+            raise InputError(f"{len(layers)} layer{'s' * (len(layers) > 1)} of {shape[2]} heads and {shape[-1]} tokens make a page of {size/1e6:.0f} MB, and {LARGEST/1e6:.0f} MB are the most" + f"; choose fewer layers, such as layers=[{shape[0] - 1}]" * (len(layers) > 1))
         models = [{"name": name, **parts(m, x, wanted, layers)} for name, m in (("trained", model), ("untrained", twin))]
     if picture is not None and (picture.dtype != torch.uint8 or picture.ndim != 3):
         raise InputError(f"the picture is {picture.dtype} of shape {tuple(picture.shape)}; it must be uint8, (3, H, W)")
