@@ -117,11 +117,8 @@ def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda 
 # %% ../nbs/21c_bench.ipynb #d2ce428a
 def megabytes(which: str) -> float:       # "VmRSS", now, or "VmHWM", the highest since the start
     "This process's memory, from Linux's own books; nan on other systems."
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith(which)) / 1000
-    except OSError:
-        return float("nan")
+    books = Path("/proc/self/status")
+    return next(int(line.split()[1]) for line in books.read_text().splitlines() if line.startswith(which)) / 1000 if books.exists() else float("nan")
 
 def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: torch.device, compile: bool) -> Callable:
     "An implementation's step, ready to be called."
@@ -132,10 +129,10 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
     model = torch.compile(model) if compile else model
     if kind == "train":
         return training_step(model, x, y, amp)
-    if name == "vit_scratch":      # what `predict_logits` uses
-        keep_memory()
-        return inference(model, x, amp, forward_in_parts)
-    return inference(model, x, amp)
+    if name != "vit_scratch":
+        return inference(model, x, amp)
+    keep_memory()
+    return inference(model, x, amp, forward_in_parts)      # what `predict_logits` uses
 
 def say(**values):
     "An answer to the process that started this one, as a line."
@@ -214,11 +211,13 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
           batch: int | None = None,           # images in a step; left out: as in `batch_for`
           out: str | None = None,             # a JSON file, rewritten after every size; what it holds is not measured again
          ) -> dict:
-    "Measure all implementations that are installed. Raises `InputError` for an unknown size."
+    "Measure all implementations that are installed. Raises `InputError` for an unknown size, and for no rounds or images."
     device, known = pick_device(device), {**SIZES, **LENGTHS}
     sizes = list(known) if "all" in sizes else list(sizes) or ["small"]
     if unknown := [name for name in sizes if name not in known]:
         raise InputError(f"no size {unknown[0]!r}; there are {', '.join(known)}, or all")
+    if rounds < 1 or batch is not None and batch < 1:
+        raise InputError(f"rounds is {rounds}, batch is {batch}; both must be at least 1")
     amp = choose_amp("auto", device)
     versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
     machine = environment()
@@ -240,9 +239,10 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
 
 def go_on(out: str | None, head: dict) -> dict:
     "What a file holds already, if all of `head` is as it was then; `head` itself where there is no file. Raises `InputError` for a file made otherwise."
-    if out is None or not Path(out).exists():
-        return head
-    kept = json.loads(Path(out).read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(Path(out).read_text(encoding="utf-8")) if out and Path(out).exists() else head
+    except ValueError:
+        raise InputError(f"{out} is not JSON; move it away, or give another file with --out") from None
     if other := [name for name in head if kept.get(name) != head[name]]:
         raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; move it away, or give another file with --out")
     return kept

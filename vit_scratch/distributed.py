@@ -19,10 +19,13 @@ from .core import InputError, pick_device
 
 # %% ../nbs/09f_many_gpus.ipynb #e7eab45f
 def join(device: str = "auto") -> torch.device:
-    "Find the others, if `torchrun` started this process, and return this process's device. Raises `InputError` if they cannot be reached."
+    "Find the others, if `torchrun` started this process, and return this process's device. Raises `InputError` if they cannot be reached, or are more than the GPUs."
     chosen, together = pick_device(device), int(os.environ.get("WORLD_SIZE", 1))
     if chosen.type == "cuda" and together > 1:
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise InputError(f"process {number + 1} on this machine has no GPU, there are {gpus}; start as many processes as GPUs (torchrun --nproc-per-node {gpus}), or add --device cpu")
+        chosen = torch.device("cuda", number)
         torch.cuda.set_device(chosen)
     if together > 1 and not dist.is_initialized():
         try:

@@ -209,9 +209,7 @@ def parse_share(share: str) -> tuple[int, int]:
 def ladder(budget: str = "small",          # a key of `BUDGETS`
            rungs: list[str] = (),          # names; none: all
            data: str = "cifar10",          # as `load_data` takes it
-           data_title: str = "",
-           data_root: str = ".data",
-           seeds: int = 3,
+           data_title: str = "", data_root: str = ".data", seeds: int = 3,
            share: str = "1/1",             # "1/2" and "2/2" for two processes that share the work
            minutes: float = 0,             # stop after so long, in the middle of a run if need be; 0 for when all is done
            device: str = "auto",
@@ -222,6 +220,8 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
     names = list(dict.fromkeys(rungs)) or [rung.name for rung in RUNGS]
     (part, parts), end = parse_share(share), time.monotonic() + 60 * minutes
     wanted = {name: settings_of(name, budget) for name in names}
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}; it must be at least 1")
     loaded, failures = load_data(data, root=data_root, title=data_title), []
     queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds) for name in names][part - 1::parts]
     for path, name, _ in queue:
