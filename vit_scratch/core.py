@@ -8,7 +8,7 @@ __all__ = ['InputError', 'check_types', 'must_fail', 'set_seed', 'pick_device', 
            'write_json', 'load_result']
 
 # %% ../nbs/00_core.ipynb #99226c6b
-import importlib.util, json, math, os, platform, random, shutil, subprocess
+import errno, importlib.util, json, math, os, platform, random, shutil, subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
@@ -178,7 +178,8 @@ def write_whole(path, content: bytes):
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)      # half a file would keep a full disk full
-        raise InputError(f"cannot write {path}: {error.strerror or error}; what was saved before is untouched. Free some space, then try again (a run: with --resume)") from None
+        hint = " Free some space, then try again (a run: with --resume)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        raise InputError(f"cannot write {path}: {error.strerror or error}; what was saved before is untouched.{hint}") from None
 
 def write_json(path,         # file to write
                obj):         # anything `json` can write

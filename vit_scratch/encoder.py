@@ -54,7 +54,7 @@ class LayerScale(nn.Module):
     "Multiply a branch by one learned number per channel, small at first [CaiT, §2]."
     def __init__(self, dim: int, init_values: float):
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((dim,), init_values))
+        self.gamma = nn.Parameter(torch.full((dim,), float(init_values)))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma

@@ -93,8 +93,8 @@ class ViTConfig:
         check_divides(self.img_size, self.img_size, self.patch_size)
         if self.embed_dim % self.num_heads:
             raise InputError(f"num_heads {self.num_heads} does not divide embed_dim {self.embed_dim}")
-        if self.mlp_ratio <= 0 or "sincos" in (self.pos, self.pos_start) and self.embed_dim % 4:
-            raise InputError(f"mlp_ratio is {self.mlp_ratio} (more than 0); embed_dim is {self.embed_dim} (a multiple of 4 where positions are \"sincos\")")
+        if int(self.embed_dim * self.mlp_ratio) < 1 or "sincos" in (self.pos, self.pos_start) and self.embed_dim % 4:
+            raise InputError(f"mlp_ratio is {self.mlp_ratio} (an MLP at least one number wide); embed_dim is {self.embed_dim} (a multiple of 4 where positions are \"sincos\")")
         if self.pos_scale is not None and self.pos_scale <= 0:
             raise InputError(f"pos_scale is {self.pos_scale}; it must be more than 0, or left out")
         if self.rope and (self.rel_pos or self.embed_dim // self.num_heads % 4):
