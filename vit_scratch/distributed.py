@@ -88,12 +88,18 @@ def same_values(tensors):
 
 @contextmanager
 def first_alone():
-    "Let process 0 go through first, and the others after it: for downloads, which must happen once."
-    if rank() > 0:
-        dist.barrier()
-    yield
-    if rank() == 0 and world_size() > 1:
-        dist.barrier()
+    "Let process 0 go through first, and the others after it: for downloads, which must happen once. Raises `InputError` in the others where process 0 has failed."
+    failure = from_first(None) if rank() > 0 else None      # waits
+    if failure:
+        raise InputError(f"process 0 has ended: {failure}")
+    try:
+        yield
+    except BaseException as error:
+        failure = str(error) or type(error).__name__
+        raise
+    finally:
+        if rank() == 0:
+            from_first(failure)
 
 def is_lost_peer(error: BaseException) -> bool:
     "Whether this error means that another process is gone."
