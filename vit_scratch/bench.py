@@ -117,8 +117,8 @@ def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda 
 # %% ../nbs/21c_bench.ipynb #d2ce428a
 def megabytes(which: str) -> float:       # "VmRSS", now, or "VmHWM", the highest since the start
     "This process's memory, from Linux's own books; nan on other systems."
-    books = Path("/proc/self/status")
-    return next(int(line.split()[1]) for line in books.read_text().splitlines() if line.startswith(which)) / 1000 if books.exists() else float("nan")
+    lines = Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else []
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(which)), float("nan"))
 
 def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: torch.device, compile: bool) -> Callable:
     "An implementation's step, ready to be called."
@@ -241,8 +241,8 @@ def go_on(out: str | None, head: dict) -> dict:
     "What a file holds already, if all of `head` is as it was then; `head` itself where there is no file. Raises `InputError` for a file made otherwise."
     try:
         kept = json.loads(Path(out).read_text(encoding="utf-8")) if out and Path(out).exists() else head
-    except ValueError:
-        raise InputError(f"{out} is not JSON; move it away, or give another file with --out") from None
+    except (OSError, ValueError):
+        raise InputError(f"{out} cannot be read as JSON; move it away, or give another file with --out") from None
     if other := [name for name in head if kept.get(name) != head[name]]:
         raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; move it away, or give another file with --out")
     return kept

@@ -140,7 +140,6 @@ def held(folder: Path | None) -> Iterator[None]:      # None: nothing to hold
         finally:
             (folder/".lock").unlink(missing_ok=True)
 
-
 # %% ../nbs/09b_checkpoints.ipynb #053fd7a2
 def write_config(out: Path, model: nn.Module, cfg, data):
     "config.yaml: how the data were loaded, the model's and the training's configuration."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'IMAGE_SUFFIXES', 'UNREADABLE', 'MANY', 'to_rgb', 'read_image', 'folder_classes', 'list_images',
-           'read_images', 'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process', 'FileSplit', 'memory', 'fits',
-           'keep', 'finish', 'check_all_taught', 'load_folder']
+           'processes_here', 'read_images', 'DecodeOnDemand', 'Parts', 'leave_ctrl_c_to_the_main_process', 'FileSplit',
+           'memory', 'fits', 'keep', 'finish', 'check_all_taught', 'load_folder']
 
 # %% ../nbs/06c_files.ipynb #84f08997
 import os, signal, sys
@@ -87,13 +87,17 @@ def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
 # %% ../nbs/06c_files.ipynb #06cdec02
 MANY = 4096      # files for which worker processes are worth starting
 
+def processes_here() -> int:
+    "How many processes torchrun started on this machine: they share its cores and its memory."
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
 def read_images(paths: list, img_size: int) -> Tensor:   # (n, 3, img_size, img_size) uint8
     "Many image files at once. Raises `InputError` naming the first that is broken."
     images = torch.empty(len(paths), 3, img_size, img_size, dtype=torch.uint8)     # filled in place: never twice in memory
     if len(paths) >= MANY and sys.platform == "linux":    # elsewhere worker processes would start the program anew
         size = max(1, 2**19 // images[0].numel())         # half a megabyte at a time: workers have little memory to hand over in
         indices = torch.arange(len(paths)).split(size)
-        workers = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))      # torchrun: as many processes here want the cores
+        workers = max(1, usable_cores() // processes_here())
         for index, (part, _) in zip(indices, FileSplit(paths, torch.zeros(len(paths)), img_size, workers).read(list(indices))):
             images[index] = part
         return images
@@ -186,7 +190,7 @@ def memory() -> float:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         pass
-    return min(limits, default=float("inf")) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(limits, default=float("inf")) / processes_here()
 
 def fits(n: int, img_size: int, memory_share: float) -> bool:
     "Whether n images of this size take at most that share of the memory."
@@ -207,7 +211,8 @@ def finish(name: str, classes: list[str], train, val, test, fraction: float, see
 
 def check_all_taught(data: ImageData):
     "Raise `InputError` if a class has no training image."
-    if lacking := [name for i, name in enumerate(data.classes) if i not in set(data.train.labels.tolist())]:
+    taught = set(data.train.labels.tolist())
+    if lacking := [name for i, name in enumerate(data.classes) if i not in taught]:
         raise InputError(f"no training image is left of {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: there are too few, and some are held out for val and test; add some, or take the folder away")
 
 def load_folder(root, img_size: int = 32, val_fraction: float = 0.1, seed: int = 0,

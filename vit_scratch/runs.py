@@ -24,7 +24,7 @@ from .distributed import first_alone, from_first, join, rank, world_size
 from .files import FileSplit, read_image
 from .maps import show_attention
 from .settings import TrainConfig, check
-from .splits import ImageData, normalize
+from .splits import ImageData, Split, normalize
 from .training import Run, fit
 from .vit import ViT, ViTConfig
 
@@ -123,8 +123,7 @@ class LoadedRun:
         "An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that was trained on crops, the middle."
         size = self.model.cfg.img_size
         image = read_image(path, max(size, self.config["data"]["source"]["img_size"]))
-        edge = (image.shape[-1] - size) // 2
-        return image[:, edge:edge + size, edge:edge + size]
+        return Split(image[None], torch.zeros(1)).centre(size).images[0]
 
     def images(self, paths: list) -> Tensor:
         "Image files as the model reads them, (n, C, H, W) float on its device."
