@@ -48,19 +48,17 @@ class Muon(torch.optim.Muon):
 
     def step_stack(self, params: list[Tensor], lr: float | Tensor, weight_decay: float, momentum: float, pieces: int = 1):
         "One step of matrices (rows, columns) that have the same shape, or its transpose; each is cut into so many pieces of equal rows."
+        stands = lambda p: p.shape[0] / pieces > p.shape[1]
+        params = sorted(params, key=stands)                  # those that lie first
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers, grads = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params]
+        buffers, grads, lying = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params], sum(not stands(p) for p in params)
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         torch._foreach_mul_(params, 1 - lr * weight_decay)
         ahead = [u.unflatten(0, (pieces, -1)) for u in torch._foreach_lerp(grads, buffers, momentum)]      # (pieces, rows/pieces, columns)
-        tall = [u.shape[1] > u.shape[2] for u in ahead]
-        steps = orthogonalize(torch.cat([u.mT if turned else u for u, turned in zip(ahead, tall)])).split(pieces)
-        for p, u, turned in zip(params, steps, tall):
-            u = (u.mT if turned else u).reshape(p.shape)
-            scale = math.sqrt(max(1, p.shape[0] / pieces / p.shape[1]))
-            if isinstance(lr, Tensor):                       # a rate in the device's memory
-                p.addcmul_(u.to(p.dtype), lr, value=-scale)
-            else:
-                p.add_(u, alpha=-lr * scale)
+        steps = orthogonalize(torch.cat(ahead[:lying] + [u.mT for u in ahead[lying:]])).to(params[0].dtype)
+        for some, u in ((params[:lying], steps[:lying * pieces]), (params[lying:], steps[lying * pieces:].mT.contiguous())):
+            if some:
+                u = u * (-lr * math.sqrt(max(1, some[0].shape[0] / pieces / some[0].shape[1])))            # lr: a number, or one in the device's memory
+                torch._foreach_add_(some, [one.reshape(p.shape) for one, p in zip(u.split(pieces), some)])
