@@ -6,6 +6,7 @@
 __all__ = ['check_divides', 'patchify', 'unpatchify', 'PatchEmbed']
 
 # %% ../nbs/01_patches.ipynb #9b83f53d
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import InputError
@@ -64,4 +65,10 @@ class PatchEmbed(nn.Module):
             raise InputError(f"image has {x.shape[1]} channels, the model was built for {C}")
         if tuple(x.shape[-2:]) != self.img_size:
             raise InputError(f"image is {x.shape[-2]}×{x.shape[-1]}, the model was built for {self.img_size[0]}×{self.img_size[1]}")
+        if x.is_cuda and type(self.proj) is nn.Conv2d and self.proj.kernel_size == self.proj.stride and not self.proj._forward_hooks:
+            return self.as_product(x)
         return self.proj(x).flatten(2).transpose(1, 2)                      # (B, D, rows, columns) → (B, N, D)
+
+    def as_product(self, x: Tensor) -> Tensor:
+        "The same as one matrix product. A GPU's convolution leaves its answer channel by channel, and a compiled model keeps that order to its end."
+        return F.linear(patchify(x, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
