@@ -1,4 +1,4 @@
-"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--device cpu for a dry run] [--memory: also fill it]"
+"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--only "bf16;resume"] [--device cpu for a dry run] [--memory: also fill it]"
 import sys
 import tempfile
 import time
@@ -150,7 +150,8 @@ if __name__ == "__main__":
     if "--memory" in sys.argv:
         checks["out of memory"] = lambda: memory(data, device)
     checks["not recordable"] = lambda: not_recordable(data, device)      # last: it may leave torch in pieces
-    for name, check in checks.items():
+    only = sys.argv[sys.argv.index("--only") + 1].split(";") if "--only" in sys.argv else checks
+    for name, check in ((name, check) for name, check in checks.items() if name in only):
         start = time.perf_counter()
         try:
             report[name] = check()

@@ -1,4 +1,4 @@
-"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py RESULT.json [--device cpu for a dry run]
+"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py RESULT.json [--only "recorded;one by one"] [--device cpu for a dry run]
 
 One model, noise for images. Each way of making a step: milliseconds for a step when many follow each other, and how long the processor needs to start one.
 """
@@ -17,8 +17,8 @@ from vit_scratch.vit import ViT, ViTConfig
 
 MODEL = ViTConfig(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0, pool="mean", qk_norm=True, rope=True, pos_start="sincos", pos_scale=0.5)
 TRAIN = dict(epochs=100, optimizer="muon", muon_by_head=True, beta2=0.95, lr=2e-3, muon_lr=0.03, randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, label_smoothing=0.1, ema=0.999)
-WAYS = {"one by one": dict(compile="off"), "compiled": dict(compile="on"), "recorded": dict(compile="graphs"),
-        "recorded, torch's choice of attention": dict(compile="graphs", short=0), "recorded, batch 1024": dict(compile="graphs", batch_size=1024)}
+WAYS = {"recorded": dict(compile="graphs"), "recorded, batch 1024": dict(compile="graphs", batch_size=1024), "recorded, torch's attention": dict(compile="graphs", own=0),
+        "one by one": dict(compile="off"), "compiled": dict(compile="on")}
 
 
 def noise(n: int) -> ImageData:
@@ -74,8 +74,8 @@ def kernels(replay) -> list[dict]:
     return [{"kernel": row.key[:120], "times": row.count, "ms": row.self_device_time_total / 1000} for row in rows]
 
 
-def measure(data: ImageData, device: str, compile: str, short: int = attention.SHORT_UP_TO, batch_size: int = 512) -> dict:
-    attention.SHORT_UP_TO = short
+def measure(data: ImageData, device: str, compile: str, own: int = attention.OWN_UP_TO, batch_size: int = 512) -> dict:
+    attention.OWN_UP_TO = own
     set_seed(0)
     trainer = Trainer(ViT(MODEL), data, TrainConfig(**TRAIN, batch_size=batch_size, device=device, compile=compile))
     trainer.model.train()
@@ -87,7 +87,7 @@ def measure(data: ImageData, device: str, compile: str, short: int = attention.S
            "prepare_alone_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0], "prepare_ms": preparing(trainer), "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
     if replay := getattr(trainer.update, "replay", None):
         found = kernels(replay)
-        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found), "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:30]}
+        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found), "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:60]}
     return row
 
 
@@ -95,7 +95,10 @@ if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), None) or sys.exit("gpu_step: give a file for the result, such as results/gpu-step-2.json")
     data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN, "environment": environment(), "ways": {}}
+    only = sys.argv[sys.argv.index("--only") + 1].split(";") if "--only" in sys.argv else WAYS
     for name, how in WAYS.items():
+        if name not in only:
+            continue
         if device == "cuda" or how["compile"] == "off":
             row = report["ways"][name] = measure(data, device, **how)
             print(f"{name:28} {row['ms']:6.2f} ms a step, processor {row['processor_ms']:6.2f}, {row['images_per_second']:8,.0f} images/s, compiled in {row['compile_seconds']:.0f} s", flush=True)
