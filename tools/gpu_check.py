@@ -1,4 +1,4 @@
-"What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--only "bf16;resume"] [--device cpu for a dry run] [--memory: also fill it]"
+"""What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--only "bf16;resume"] [--device cpu for a dry run] [--memory: also fill it]"""
 import sys
 import tempfile
 import time

@@ -197,7 +197,7 @@ class ViT(nn.Module):
 
     def reads_class_token_only(self) -> bool:
         "Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and no hook looks on."
-        ours = all(getattr(method, "__func__", None) is own for method, own in ((self.forward_features, ViT.forward_features), (self.forward_head, ViT.forward_head)))
+        ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__ for name in ("forward_features", "forward_head"))      # as a compiler can tell, too
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
         return type(last) is Block and not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules())
 
