@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PLAIN_UP_TO', 'SHORT_UP_TO', 'OWN_UP_TO', 'OWN_ON', 'attention_weights', 'plain_is_faster', 'efficient_is_faster',
-           'nobody_chose', 'triton_works', 'own_kernel_runs', 'Attention']
+           'nobody_chose', 'is_for_triton', 'triton_works', 'own_kernel_runs', 'Attention']
 
 # %% ../nbs/03_attention.ipynb #a72e5ef7
 import importlib.util
 from contextlib import nullcontext
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def attention_weights(q: Tensor,                   # queries (B, h, T, d)
 # %% ../nbs/03_attention.ipynb #db053c54
 PLAIN_UP_TO = 1700   # tokens, on a CPU; whole models with either path are measured in the chapter on speed
 SHORT_UP_TO = 96     # tokens, on a GPU; measured at 64 only, the rest is a guess
-OWN_UP_TO = 128      # tokens, for our own kernel
+OWN_UP_TO = 128      # tokens, for our own kernel; half as many where heads have 64 numbers. Measured at 64 and 65 only
 
 # %% ../nbs/03_attention.ipynb #78211af0
 def plain_is_faster(k: Tensor,  # keys (B, h, T, d)
@@ -47,18 +48,23 @@ def nobody_chose() -> bool:
     "Whether all of torch's kernels for a GPU are allowed, as they are at first."
     return torch.compiler.is_compiling() or torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
+@cache
+def is_for_triton(device: torch.device) -> bool:
+    "Whether this GPU is one for which Triton makes 16-bit kernels: NVIDIA's since 2020; and whether Triton is there."
+    return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
 @torch.compiler.assume_constant_result
-def triton_works() -> bool:
-    "Whether this GPU is one for which Triton makes 16-bit kernels: NVIDIA's since 2020."
-    return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability() >= (8, 0)
+def triton_works(device: torch.device) -> bool:      # a compiler asks once
+    return is_for_triton(device)
 
 OWN_ON = "cuda"      # the kind of device that runs our own kernel
 
 def own_kernel_runs(x: Tensor) -> bool:      # what a layer reads
-    "Whether this is work for [our own kernel](08j_kernel.ipynb): in 16 bits on a GPU that can, not for export, and nobody has asked for torch's."
-    exports = torch.jit.is_tracing() or torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    "Whether this is work for [our own kernel](08j_kernel.ipynb): in 16 bits on a GPU that can, not for export (a strict one cannot be told from compiling), and nobody has asked for torch's (a compiled step cannot be asked)."
+    if x.device.type != OWN_ON or torch.jit.is_tracing() or torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+        return False
     dtype = torch.get_autocast_dtype(OWN_ON) if torch.is_autocast_enabled(OWN_ON) else x.dtype
-    return x.device.type == OWN_ON and dtype in (torch.bfloat16, torch.float16) and not exports and nobody_chose() and triton_works()
+    return dtype in (torch.bfloat16, torch.float16) and x.dtype != torch.float64 and nobody_chose() and triton_works(x.device)
 
 # %% ../nbs/03_attention.ipynb #0c4593c6
 class Attention(nn.Module):
@@ -80,7 +86,6 @@ class Attention(nn.Module):
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.known = "turns" in vars(type(self))      # a subclass that does not say how it turns may do anything
 
     def heads(self, x: Tensor,                  # (B, T, D)
               first: int | None = None,         # how many tokens ask, from the front; left out, all
@@ -104,16 +109,23 @@ class Attention(nn.Module):
         q, k, _ = self.heads(x)
         return attention_weights(q, k, self.score_bias(mask))
 
+    known = True      # to our own kernel
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.known = "turns" in vars(cls)      # who does not say how it turns may do anything
+
     def turns(self) -> tuple[Tensor | None, Tensor | None]:
-        "Cosines and sines (N, d/2) by which queries and keys are turned; none here."
+        "Cosines and sines (N, d/2) by which queries and keys are turned; none here. A subclass that defines this says with it that nothing else happens to queries, keys and scores."
         return None, None
 
     def is_usual(self, x: Tensor) -> bool:
         "Whether between the two projections nothing happens but what our own kernel knows, and heads and tokens are few enough for it."
-        norms = (self.q_norm, self.k_norm)
-        watched, dropped = any(n._forward_hooks or n._forward_pre_hooks for n in norms), self.training and self.attn_drop.p > 0
+        norms, patched = (self.q_norm, self.k_norm), any(name in self.__dict__ for name in ("heads", "score_bias", "turns"))
+        watched, dropped = any(n._forward_hooks or n._forward_pre_hooks or n._backward_hooks or n._backward_pre_hooks for n in norms), self.training and self.attn_drop.p > 0
         normal = all(type(n) is nn.LayerNorm and n.eps == 1e-6 and n.bias is not None for n in norms) or all(type(n) is nn.Identity for n in norms)
-        return self.known and normal and not watched and not dropped and x.shape[1] <= OWN_UP_TO and self.head_dim in (16, 32, 64)
+        small = self.head_dim in (16, 32, 64) and x.shape[1] <= min(OWN_UP_TO, 4096 // self.head_dim)
+        return self.known and small and normal and not patched and not watched and not dropped
 
     def own_kernel(self, x: Tensor) -> Tensor:
         "All between the projections, and the first of them, (B, T, D) → (B, T, D)."
