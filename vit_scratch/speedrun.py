@@ -125,7 +125,7 @@ ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, 
 RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
          "record-plain-2": Recipe(**SECOND, images=80_000), "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"), "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
-         "record-plain-3": Recipe(**SECOND, images=50_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"),      # on the original images
+         "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"),      # on the original images
          "gpu-94": Recipe(**ON_GPU, images=3_500_000), "gpu-95": Recipe(**ON_GPU, images=6_500_000)}
 BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999)      # settings that older files lack, and what they were then
 
@@ -174,7 +174,7 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
              out: str = "results/speedrun",      # a folder, one file for every recipe
             ) -> dict[str, dict]:
     "Run recipes with several seeds and print their accuracies. Raises `InputError` for an unknown name or a file made otherwise."
-    names, target = list(names) or ["record-plain-3", "record-overlapping-3"], pick_device(device)
+    names, target = list(names) or ["record-plain-4", "record-overlapping-3"], pick_device(device)
     if unknown := [name for name in names if name not in RACES]:
         raise InputError(f"no recipe {unknown[0]!r}; there are {', '.join(RACES)}")
     if seeds < 1 or compile not in ("auto", "off", "on", "graphs"):
