@@ -13,8 +13,6 @@ from vit_scratch.core import environment, set_seed, write_json
 from vit_scratch.rotary import RotaryAttention
 
 SIZES = [(512, 6, 32, (8, 8), 0), (512, 6, 32, (8, 8), 1), (256, 6, 32, (8, 16), 0), (512, 3, 64, (8, 8), 0), (2048, 6, 32, (4, 4), 0)]      # images, heads, d, grid, tokens in front
-
-
 STREAM = torch.cuda.Stream() if torch.cuda.is_available() else None      # for all of it: what is recorded must not wait for another
 
 
@@ -58,11 +56,9 @@ def compare(B: int, h: int, d: int, grid: tuple[int, int], prefix: int) -> dict:
     qkv, grad = (torch.randn(B, prefix + grid[0] * grid[1], n * h * d, device="cuda", dtype=torch.bfloat16) for n in (3, 1))
     with torch.no_grad():
         attn.double(); attn.cos, attn.sin = attn.angles.cos(), attn.angles.sin()
-    def exact():
-        x = qkv[:32].double().requires_grad_()
-        y = torch.nn.functional.scaled_dot_product_attention(*attn.heads(x)).transpose(1, 2).flatten(2)
-        return y, *torch.autograd.grad(y, x, grad[:32].double())
-    right = [t.detach() for t in exact()]
+    x = qkv[:32].double().requires_grad_()
+    y = torch.nn.functional.scaled_dot_product_attention(*attn.heads(x)).transpose(1, 2).flatten(2)
+    right = [y.detach(), *torch.autograd.grad(y, x, grad[:32].double())]
     attn.float()
     torch._dynamo.reset()
     ways = {"ours": lambda x: attn.own_kernel(x), "torch's, compiled": torch.compile(lambda x: theirs(attn, x))}

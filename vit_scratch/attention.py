@@ -54,7 +54,7 @@ def is_for_triton(device: torch.device) -> bool:
     return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 @torch.compiler.assume_constant_result
-def triton_works(device: torch.device) -> bool:      # a compiler asks once
+def triton_works(device: torch.device) -> bool:      # a compiler asks this once; it would look through the cache
     return is_for_triton(device)
 
 OWN_ON = "cuda"      # the kind of device that runs our own kernel
@@ -109,23 +109,18 @@ class Attention(nn.Module):
         q, k, _ = self.heads(x)
         return attention_weights(q, k, self.score_bias(mask))
 
-    known = True      # to our own kernel
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        cls.known = "turns" in vars(cls)      # who does not say how it turns may do anything
-
     def turns(self) -> tuple[Tensor | None, Tensor | None]:
         "Cosines and sines (N, d/2) by which queries and keys are turned; none here. A subclass that defines this says with it that nothing else happens to queries, keys and scores."
         return None, None
 
     def is_usual(self, x: Tensor) -> bool:
         "Whether between the two projections nothing happens but what our own kernel knows, and heads and tokens are few enough for it."
-        norms, patched = (self.q_norm, self.k_norm), any(name in self.__dict__ for name in ("heads", "score_bias", "turns"))
+        norms, known = (self.q_norm, self.k_norm), "turns" in vars(type(self))      # a class that does not say how it turns may do anything,
+        patched = any(name in self.__dict__ for name in ("heads", "score_bias", "turns"))       # and so may a module that somebody changed
         watched, dropped = any(n._forward_hooks or n._forward_pre_hooks or n._backward_hooks or n._backward_pre_hooks for n in norms), self.training and self.attn_drop.p > 0
         normal = all(type(n) is nn.LayerNorm and n.eps == 1e-6 and n.bias is not None for n in norms) or all(type(n) is nn.Identity for n in norms)
         small = self.head_dim in (16, 32, 64) and x.shape[1] <= min(OWN_UP_TO, 4096 // self.head_dim)
-        return self.known and small and normal and not patched and not watched and not dropped
+        return known and small and normal and not patched and not watched and not dropped
 
     def own_kernel(self, x: Tensor) -> Tensor:
         "All between the projections, and the first of them, (B, T, D) → (B, T, D)."

@@ -120,7 +120,7 @@ def warps(kind: dict, backward: bool) -> int:
     "Groups of 32 threads for a program: as many as were fastest, or did not run out of registers."
     return 2 if backward and kind["R"] * kind["d"] <= 2048 else 4
 
-def side_by_side(*tensors: Tensor | None) -> list[Tensor | None]:
+def packed(*tensors: Tensor | None) -> list[Tensor | None]:
     "As the kernels read memory."
     return [None if t is None else t.contiguous() for t in tensors]
 
@@ -132,7 +132,7 @@ def launch(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None) -> tup
 
 @torch.library.custom_op("vit_scratch::short_attention", mutates_args=())
 def forward_op(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
-    qkv, norms, cos, sin = side_by_side(qkv, norms, cos, sin)
+    qkv, norms, cos, sin = packed(qkv, norms, cos, sin)
     numbers, kind = launch(qkv, h, norms, cos)
     out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
     with torch.cuda.device_of(qkv):      # Triton starts a kernel on the current GPU, wherever its tensors are
@@ -145,7 +145,7 @@ def _(qkv, h, norms, cos, sin):
 
 @torch.library.custom_op("vit_scratch::short_attention_backward", mutates_args=())
 def backward_op(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
-    grad, qkv, norms, cos, sin = side_by_side(grad, qkv, norms, cos, sin)
+    grad, qkv, norms, cos, sin = packed(grad, qkv, norms, cos, sin)
     numbers, kind = launch(qkv, h, norms, cos)
     qkv_grad, norms_grad = torch.empty_like(qkv), qkv.new_empty(len(qkv) * h, 4, kind["d"], dtype=torch.float32)
     with torch.cuda.device_of(qkv):

@@ -65,9 +65,15 @@ class PatchEmbed(nn.Module):
             raise InputError(f"image has {x.shape[1]} channels, the model was built for {C}")
         if tuple(x.shape[-2:]) != self.img_size:
             raise InputError(f"image is {x.shape[-2]}×{x.shape[-1]}, the model was built for {self.img_size[0]}×{self.img_size[1]}")
-        if x.is_cuda and type(self.proj) is nn.Conv2d and self.proj.kernel_size == self.proj.stride and not self.proj._forward_hooks:
+        if x.is_cuda and self.is_product():
             return self.as_product(x)
         return self.proj(x).flatten(2).transpose(1, 2)                      # (B, D, rows, columns) → (B, N, D)
+
+    def is_product(self) -> bool:
+        "Whether the convolution is what it was made as, and nobody watches it."
+        proj, P = self.proj, self.patch_size
+        usual = type(proj) is nn.Conv2d and proj.kernel_size == proj.stride == (P, P) and not any(proj.padding) and proj.groups == 1
+        return usual and not (proj._forward_hooks or proj._forward_pre_hooks or proj._backward_hooks or proj._backward_pre_hooks)
 
     def as_product(self, x: Tensor) -> Tensor:
         "The same as one matrix product. A GPU's convolution leaves its answer channel by channel, and a compiled model keeps that order to its end."
