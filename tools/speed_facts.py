@@ -21,7 +21,8 @@ from vit_scratch.vit import ViT, ViTConfig
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
 CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
-           "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "side by side": "plain parts kept adamw token side", "compiled": "plain parts kept adamw token compiled"}
+           "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "side by side": "plain parts kept adamw token side", "compiled": "plain parts kept adamw token compiled",
+           "compiled, side by side, Python between": "plain parts kept adamw token compiled side python", "compiled, side by side": "plain parts kept adamw token compiled side"}
 
 
 def prepare(name, cfg, kind, batch, amp, device, compile):
@@ -33,6 +34,9 @@ def prepare(name, cfg, kind, batch, amp, device, compile):
         keep_memory()
     if "token" not in done:
         ViT.reads_class_token_only = lambda self: False
+    if "python" in done:
+        compiler = torch.compile
+        torch.compile = lambda function, options=None: compiler(function)      # without the program in C++
     torch.manual_seed(0)
     model = ViT(cfg).train()
     x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))

@@ -127,10 +127,7 @@ class Gradients:
         self.model, self.amp, self.smoothing, self.asked = model, amp, label_smoothing, (part, workers)
         self.part, self.workers, self.shape = part, workers, None        # for batches of this shape
         self.seconds = 0.0                        # spent on compiling
-        self.forward = self.loss
-        if compile != "off":
-            self.forward = torch.compile(self.loss)
-        self.tried = compile == "off"
+        self.forward, self.tried = self.loss, compile == "off"
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         "Mean cross-entropy (nats) of logits in fp32; targets are labels (b,) or shares (b, num_classes)."
@@ -143,7 +140,6 @@ class Gradients:
             self.plan(images)
         if not self.tried:
             self.try_compiled(images[:self.part], targets[:self.part])
-            self.plan(images)                     # where it failed, workers may share the batch
         parts = [slice(start, start + self.part) for start in range(0, len(images), self.part)]
         if self.workers > 1 and len(parts) > 1 and not is_watched(self.model):      # a hook may have come later
             return self.side_by_side(images, targets, scale, parts)
@@ -158,9 +154,8 @@ class Gradients:
     def plan(self, images: Tensor):
         "Parts and workers for batches of this shape."
         net, (part, workers) = getattr(self.model, "module", self.model), self.asked
-        own = self.forward == self.loss and net is self.model      # neither compiled nor wrapped: those have threads and hooks of their own
         self.shape, self.workers = (images.shape, self.model.training), 1
-        if own:
+        if net is self.model:                     # what wraps a model has threads and hooks of its own
             self.workers = workers or (1 if part else worker_count(net, images, self.amp))
         self.part = min(part, len(images)) or part_size(net, images, self.amp, self.workers)
         self.workers = min(self.workers, -(-len(images) // self.part))      # nobody idle: fewer workers have more cores each
@@ -192,14 +187,19 @@ class Gradients:
         "With several processes: exchange gradients after the last part only."
         return self.model.no_sync() if more and hasattr(self.model, "no_sync") else contextlib.nullcontext()
 
+    def where_it_runs(self, work: Callable):
+        "Calls `work` here, or in a worker's thread, where there are workers: what is compiled is compiled for as many cores as the thread has."
+        crew(self.workers, torch.get_num_threads(), os.getpid()).submit(work).result() if self.workers > 1 else work()
+
     def try_compiled(self, images: Tensor, targets: Tensor):
         "The first step of the compiled function, not counted; takes the plain one instead where that fails."
         self.tried, start = True, time.perf_counter()
+        self.forward = torch.compile(self.loss, options={"cpp_wrapper": True} if self.workers > 1 else None)      # all of it in C++, which lets go of Python's lock for the whole part
         before = [p.grad for p in self.model.parameters()]
         self.model.zero_grad(set_to_none=True)   # or the trial would be added to them
         try:
             with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), buffers_kept(self.model):
-                self.forward(images, targets).backward()
+                self.where_it_runs(lambda: self.forward(images, targets).backward())
             self.seconds = time.perf_counter() - start
             print(f"compiled in {self.seconds:.0f} s", file=sys.stderr)
         except Exception as error:               # a compiler may raise anything
