@@ -10,6 +10,7 @@ import torch
 
 import vit_scratch.kernel as kernel
 from vit_scratch.core import environment, set_seed, write_json
+from vit_scratch.kernel_choice import own_kernel
 from vit_scratch.rotary import RotaryAttention
 
 SIZES = [(512, 6, 32, (8, 8), 0), (512, 6, 32, (8, 8), 1), (256, 6, 32, (8, 16), 0), (512, 3, 64, (8, 8), 0), (2048, 6, 32, (4, 4), 0)]      # images, heads, d, grid, tokens in front
@@ -61,7 +62,7 @@ def compare(B: int, h: int, d: int, grid: tuple[int, int], prefix: int) -> dict:
     right = [y.detach(), *torch.autograd.grad(y, x, grad[:32].double())]
     attn.float()
     torch._dynamo.reset()
-    ways = {"ours": lambda x: attn.own_kernel(x), "torch's, compiled": torch.compile(lambda x: theirs(attn, x))}
+    ways = {"ours": lambda x: own_kernel(attn, x), "torch's, compiled": torch.compile(lambda x: theirs(attn, x))}
     row = {"images": B, "heads": h, "head_dim": d, "tokens": qkv.shape[1]}
     for name, way in ways.items():
         x = qkv.clone().requires_grad_()
@@ -81,7 +82,7 @@ def warps() -> dict:
     x = qkv.clone().requires_grad_()
     for n in (1, 2, 4, 8):
         with patch.object(kernel, "warps", lambda kind, backward: n):
-            report[n] = {"forward_ms": milliseconds(lambda: attn.own_kernel(qkv)), "both_ms": milliseconds(lambda: torch.autograd.grad(attn.own_kernel(x), x, grad))}
+            report[n] = {"forward_ms": milliseconds(lambda: own_kernel(attn, qkv)), "both_ms": milliseconds(lambda: torch.autograd.grad(own_kernel(attn, x), x, grad))}
         print(n, "warps", {name: round(ms, 4) for name, ms in report[n].items()}, flush=True)
     return report
 

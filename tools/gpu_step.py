@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import torch
 
-import vit_scratch.attention as attention
+import vit_scratch.kernel_choice as kernel_choice
 from vit_scratch.core import environment, set_seed, write_json
 from vit_scratch.settings import TrainConfig
 from vit_scratch.splits import ImageData, Split
@@ -74,8 +74,8 @@ def kernels(replay) -> list[dict]:
     return [{"kernel": row.key[:120], "times": row.count, "ms": row.self_device_time_total / 1000} for row in rows]
 
 
-def measure(data: ImageData, device: str, compile: str, own: int = attention.OWN_UP_TO, batch_size: int = 512) -> dict:
-    attention.OWN_UP_TO = own
+def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO, batch_size: int = 512) -> dict:
+    kernel_choice.OWN_UP_TO = own
     set_seed(0)
     trainer = Trainer(ViT(MODEL), data, TrainConfig(**TRAIN, batch_size=batch_size, device=device, compile=compile))
     trainer.model.train()

@@ -66,9 +66,6 @@ class RotaryAttention(Attention):
     def turns(self) -> tuple[Tensor, Tensor]:
         return self.cos, self.sin
 
-    def is_usual(self, x: Tensor) -> bool:
-        return super().is_usual(x) and x.shape[1] >= len(self.angles)
-
     def place(self, x: Tensor, prefix: int) -> Tensor:      # (B, h, tokens, d): all tokens, or some from the front
         pad = lambda table, value: F.pad(table, (0, 0, prefix, 0), value=value)[:x.shape[-2]]      # no turn where there is no place
         if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():      # one operation after the other
