@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .core import InputError
-from .kernel_choice import nobody_chose, own_kernel, own_kernel_runs
+from .kernel_choice import known_to_kernel, nobody_chose, own_kernel, own_kernel_runs
 
 # %% ../nbs/03_attention.ipynb #7a8069aa
 def attention_weights(q: Tensor,                   # queries (B, h, T, d)
@@ -42,6 +42,7 @@ def efficient_is_faster(k: Tensor) -> bool:      # keys (B, h, T, d)
     return k.is_cuda and k.shape[-2] <= SHORT_UP_TO and nobody_chose()
 
 # %% ../nbs/03_attention.ipynb #0c4593c6
+@known_to_kernel
 class Attention(nn.Module):
     "Multi-head self-attention, (B, T, D) → (B, T, D) [Attention, §3.2.2], under timm's names."
     def __init__(self, dim: int,            # D
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         return attention_weights(q, k, self.score_bias(mask))
 
     def turns(self) -> tuple[Tensor | None, Tensor | None]:
-        "Cosines and sines (N, d/2) by which queries and keys are turned; none here. A subclass that defines this says with it that nothing else happens to queries, keys and scores."
+        "Cosines and sines (N, d/2) by which queries and keys are turned; none here."
         return None, None
 
     def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`

@@ -212,9 +212,9 @@ def line_up(heat: str, before: list[dict]) -> dict[str, bool]:      # rows of th
     "Who takes part in a heat, and whether compiled. In the final everybody runs in the mode that was faster before; it is empty if nobody was faster compiled."
     if heat != "final":
         return dict.fromkeys(installed(), heat == "compiled")
-    ran = sorted((row for row in before if "failed" not in row), key=lambda row: row["images_per_second_median"])
-    faster = {row["implementation"]: row["compiled"] for row in ran}      # of two rows the later one stays
-    return {name: faster[name] for name in installed() if name in faster} if any(faster.values()) else {}
+    ran = {name: [row for row in before if row["implementation"] == name and "failed" not in row] for name in installed()}
+    faster = {name: max(rows, key=lambda row: row["images_per_second_median"])["compiled"] for name, rows in ran.items() if rows}
+    return faster if any(faster.values()) else {}
 
 def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`, or "all"; none: the small model
           rounds: int = 7,
@@ -256,6 +256,8 @@ def go_on(out: str | None, head: dict) -> dict:
         kept = json.loads(Path(out).read_text(encoding="utf-8")) if out and Path(out).exists() else head
     except (OSError, ValueError):
         raise InputError(f"{out} cannot be read as JSON; move it away, or give another file with --out") from None
+    if any("heat" not in row for row in kept.get("rows", [])):
+        raise InputError(f"{out} is from an older version, whose runs had no final; move it away, or give another file with --out")
     if other := [name for name in head if kept.get(name) != head[name]]:
         raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; move it away, or give another file with --out")
     return kept

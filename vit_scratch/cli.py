@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'IMAGES', 'DEVICE', 'MEASUREMENTS', 'MAY_CHANGE', 'Parser',
-           'check_text', 'find_recipe', 'nearest', 'check_names', 'recipe_for', 'train_parser', 'add_measurement',
-           'build_parser', 'train', 'run_command', 'underscores', 'main']
+           'check_text', 'find_recipe', 'nearest', 'check_idle', 'check_names', 'recipe_for', 'train_parser',
+           'add_measurement', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
 # %% ../nbs/41_cli.ipynb #839a162c
 import argparse, difflib, glob, re, sys
@@ -73,6 +73,14 @@ def nearest(name: str, known: list[str]) -> str:
     "The known name that was probably meant."
     return ELSEWHERE.get(name) or (difflib.get_close_matches(name, known, 1, 0) or [known[0]])[0]
 
+def check_idle(data: str, given: list[str]):      # options on the command line, without dashes
+    "Raise `InputError` for an option that this data set would not notice."
+    shapes = data in ("shapes", "shapes-hard")
+    if "images" in given and not shapes:
+        raise InputError(f"--images is for shapes, which are made as many as wanted; of {data} all images are used")
+    if "val_fraction" in given and shapes:
+        raise InputError(f"--val_fraction does nothing with {data}, which has 2000 validation images of its own")
+
 def check_names(parser: Parser, recipe: Path, argv: list[str]):
     "Raise `InputError` for a key of the recipe, or an option, that does not exist."
     known = [action.dest for action in parser._actions]
@@ -80,6 +88,8 @@ def check_names(parser: Parser, recipe: Path, argv: list[str]):
     if not isinstance(keys, dict):
         raise InputError(f"{recipe} is not a recipe: it holds a {type(keys).__name__}, not lines of the form name: value")
     for name in keys:
+        if name in ("recipe", "resume", "print_config"):
+            raise InputError(f"{recipe}: {name} is for the command line; in a recipe it would do nothing")
         if name not in known:
             raise InputError(f"{recipe}: there is no setting {name!r}; the nearest is {nearest(str(name), known)}")
     for word in argv:
@@ -178,13 +188,14 @@ MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compil
 def train(args, argv: list[str]):
     "`vit_scratch train`"
     options = {name: value for name, value in vars(args).items() if name not in ("recipe", "out", "resume", "print_config") and not name.startswith("_")}
+    given = [word[2:].split("=")[0] for word in argv if word.startswith("--") and word.split("=")[0] not in ("--resume", "--out")]
     if args.resume:
-        given = [word[2:].split("=")[0] for word in argv if word.startswith("--") and word.split("=")[0] not in ("--resume", "--out")]
         if fixed := [name for name in given if name not in MAY_CHANGE]:
             raise InputError(f"--resume goes on with the run's own configuration; drop --{fixed[0]} (only {', '.join(MAY_CHANGE)} may change)")
         if args.out is None:
             raise InputError("--resume needs --out RUN, the folder of the run")
         return resume_run(args.out, **{name: options[name] for name in given})
+    check_idle(args.data, given)
     pick = lambda cls: {f.name: options[f.name] for f in fields(cls) if f.name in options}
     model_args, cfg = pick(ViTConfig), TrainConfig(**pick(TrainConfig))
     if args.print_config:
@@ -209,6 +220,8 @@ def run_command(argv: list[str]):
         print(predict_files(options.run, options.images, device=options.device))
     elif command == "bench":
         if seconds := given.pop("pipelines"):
+            if given["sizes"]:
+                raise InputError(f"--pipelines runs whole programs with system A's model; it takes no sizes, drop {given['sizes'][0]}")
             bench_pipelines(seconds, device=given["device"], batch=given["batch"] or 256, out=given["out"])
         else:
             bench(**given)
