@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vit_scratch import attention, bench
 from vit_scratch.amp import choose_amp
-from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, inference, operations, spread, take_turns
+from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, operations, spread, take_turns
 from vit_scratch.core import environment, write_json
 from vit_scratch.fast import Gradients, forward_in_parts, keep_memory, saved_bytes
 from vit_scratch.optim import make_optimizers
-from vit_scratch.peers import implementations
+from vit_scratch.peers import implementations, inference
 from vit_scratch.vit import ViT, ViTConfig
 
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256

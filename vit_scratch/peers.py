@@ -5,16 +5,21 @@
 # %% auto #0
 __all__ = ['TORCHVISION_NAMES', 'HUGGINGFACE_NAMES', 'VIT_PYTORCH_NAMES', 'PEERS', 'check_common', 'as_timm', 'as_torch',
            'renamed', 'as_torchvision', 'Logits', 'as_huggingface', 'as_vit_pytorch', 'surplus', 'installed',
-           'implementations']
+           'implementations', 'training_step', 'our_training_step', 'inference']
 
 # %% ../nbs/21b_peers.ipynb #8973daa2
 import copy, importlib.util
+from typing import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .amp import autocast
 from .core import InputError
 from .encoder import to_torch_encoder
+from .fast import Gradients, keep_memory
+from .optim import make_optimizers
 from .vit import ViT, ViTConfig
 
 # %% ../nbs/21b_peers.ipynb #b1e274ca
@@ -141,3 +146,37 @@ def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> d
         if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
             raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the same model")
     return models
+
+# %% ../nbs/21b_peers.ipynb #21bstep2
+def training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str) -> Callable:
+    "Forward, backward and AdamW, as everyone writes it."
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=x.is_cuda)
+    def step():
+        with autocast(amp, x.device):
+            loss = F.cross_entropy(model(x).float(), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+def our_training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str, compile: bool = False) -> Callable:
+    "The same with what `fit` uses: `Gradients` and our choice of optimizer."
+    model.train()
+    keep_memory()
+    gradients, (optimizer,) = Gradients(model, amp, compile="on" if compile else "off"), make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = gradients(x, y)
+        optimizer.step()
+        return loss
+    return step
+
+def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda model, x: model(x)) -> Callable:
+    "A forward pass in evaluation mode, without gradients; ours with forward=`forward_in_parts`."
+    model.eval()
+    def step():
+        with torch.inference_mode(), autocast(amp, x.device):
+            return forward(model, x)
+    return step
