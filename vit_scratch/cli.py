@@ -76,7 +76,7 @@ def nearest(name: str, known: list[str]) -> str:
 def check_idle(data: str, given: list[str]):      # options on the command line, without dashes
     "Raise `InputError` for an option that this data set would not notice."
     shapes = data in ("shapes", "shapes-hard")
-    if "images" in given and not shapes:
+    if "images" in given and not shapes and (data in BUILT_IN or Path(data).exists()):      # what is not there is another mistake
         raise InputError(f"--images is for shapes, which are made as many as wanted; of {data} all images are used")
     if "val_fraction" in given and shapes:
         raise InputError(f"--val_fraction does nothing with {data}, which has 2000 validation images of its own")

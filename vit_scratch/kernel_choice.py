@@ -23,9 +23,9 @@ def is_for_triton(device: torch.device) -> bool:
     "Whether this GPU is one for which Triton makes 16-bit kernels: NVIDIA's since 2020; and whether Triton is there."
     return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
-@torch.compiler.assume_constant_result
 def triton_works(device: torch.device) -> bool:      # a compiler asks this once; it would look through the cache
     return is_for_triton(device)
+triton_works._dynamo_marked_constant = True      # what `torch.compiler.assume_constant_result` does, without loading the compiler: more than a second for every import
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho08
 def nobody_chose() -> bool:

@@ -12,10 +12,10 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from .core import InputError
 from .muon import Muon
+from .sharding import is_cut
 
 # %% ../nbs/08_optim.ipynb #57138dae
 NO_MATRICES = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")      # tables of vectors or numbers, whatever their shape
@@ -83,7 +83,7 @@ def make_optimizers(model: nn.Module,
         raise InputError("optimizer muon needs matrices in the model's `blocks`; this model has none, use adamw")
     chosen = {id(p) for p in matrices.values()}
     rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in groups]
-    cut = any(isinstance(p, DTensor) for p in matrices.values())       # over several processes: these cannot be stacked
+    cut = any(is_cut(p) for p in matrices.values())       # over several processes: these cannot be stacked
     if cut and by_head:
         raise InputError("muon by head needs whole matrices; here they are cut over several processes (no shard, or no by_head)")
     groups = head_groups(model, list(matrices.values())) if by_head else list(matrices.values())
