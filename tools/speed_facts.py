@@ -2,8 +2,9 @@
 
 python tools/speed_facts.py [--rounds 9] [--out results/speed-facts.json]
 python tools/speed_facts.py --again paths      # one section of a file that is there"""
-import argparse, json, subprocess, sys
+import argparse, json, os, subprocess, sys, tempfile
 from pathlib import Path
+from statistics import median
 from unittest.mock import patch
 
 import torch
@@ -145,7 +146,27 @@ def measure_stages(rounds, n=64):
     return [{"stage": name, "operations": ops, "bytes": size, "seconds": sorted(seconds[name])[len(seconds[name]) // 2]} for name, (_, ops, size) in found.items()]
 
 
-SECTIONS = {"changes": measure_changes, "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
+IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+COMPILE = """import torch
+from vit_scratch.bench import SIZES
+from vit_scratch.fast import Gradients
+from vit_scratch.vit import ViT
+step = Gradients(ViT(SIZES["small"]).train(), "bf16", compile="on", workers={})
+step(torch.randn(256, 3, 32, 32), torch.randint(10, (256,)))
+print(step.seconds)"""
+
+
+def measure_starting(rounds):
+    "Seconds before a program can begin: to import, and to compile the small model's step with nothing in torch's cache on the disk."
+    def seconds(code):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder}, capture_output=True, text=True, check=True)
+        return float(done.stdout.splitlines()[-1])
+    rows = [{"what": f"import {name}", "seconds": median(seconds(IMPORT.format(name)) for _ in range(rounds))} for name in ("torch", "torch, torch._dynamo", "vit_scratch")]
+    return rows + [{"what": f"compile, {how}", "seconds": seconds(COMPILE.format(workers))} for how, workers in (("one part after the other", 1), ("side by side", 0))]
+
+
+SECTIONS = {"changes": measure_changes, "starting": lambda rounds, amp: measure_starting(max(3, rounds // 2)), "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
             "paths": lambda rounds, amp: measure_paths(max(3, rounds // 2), amp), "parts": lambda rounds, amp: measure_parts(max(3, rounds // 2), amp)}
 
 if __name__ == "__main__":
