@@ -194,11 +194,11 @@ class Gradients:
     def try_compiled(self, images: Tensor, targets: Tensor):
         "The first step of the compiled function, not counted; takes the plain one instead where that fails."
         self.tried, start = True, time.perf_counter()
-        self.forward = torch.compile(self.loss, options={"cpp_wrapper": True} if self.workers > 1 else None)      # all of it in C++, which lets go of Python's lock for the whole part
         before = [p.grad for p in self.model.parameters()]
         self.model.zero_grad(set_to_none=True)   # or the trial would be added to them
         try:
             with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), buffers_kept(self.model):
+                self.forward = torch.compile(self.loss, options={"cpp_wrapper": True} if self.workers > 1 else None)      # all of it in C++, which lets go of Python's lock
                 self.where_it_runs(lambda: self.forward(images, targets).backward())
             self.seconds = time.perf_counter() - start
             print(f"compiled in {self.seconds:.0f} s", file=sys.stderr)
