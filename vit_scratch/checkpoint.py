@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT_KEYS', 'save_whole', 'load_checkpoint', 'load_last', 'random_states', 'set_random_states', 'load_weights',
-           'holds_run', 'new_run_folder', 'held', 'write_config', 'write_history', 'plot_history', 'write_result']
+           'holds_run', 'new_run_folder', 'held', 'images_used', 'check_images', 'write_config', 'write_history',
+           'plot_history', 'write_result']
 
 # %% ../nbs/09b_checkpoints.ipynb #6229018e
-import csv, io, json, random
+import csv, io, json, random, zlib
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -141,9 +142,23 @@ def held(folder: Path | None) -> Iterator[None]:      # None: nothing to hold
             (folder/".lock").unlink(missing_ok=True)
 
 # %% ../nbs/09b_checkpoints.ipynb #053fd7a2
+def images_used(data) -> dict[str, list[int]]:
+    "How many images each split has, and a checksum of their labels."
+    parts = {name: part for name in ("train", "val", "test") if (part := getattr(data, name)) is not None}
+    return {name: [len(part), zlib.crc32(part.labels.cpu().numpy().tobytes())] for name, part in parts.items()}
+
+def check_images(was: dict | None,      # what `images_used` said when the run was started; None: a run of an older version
+                 data):
+    "Raise `InputError` unless these are as many images, with the same labels."
+    now = images_used(data)
+    for name, (n, labels) in (was or {}).items():
+        if now.get(name) != [n, labels]:
+            here = now.get(name, [0])[0]
+            raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}" + ", with other labels" * (here == n) + ". A run needs the same ones")
+
 def write_config(out: Path, model: nn.Module, cfg, data):
     "config.yaml: how the data were loaded, the model's and the training's configuration."
-    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "source": data.source},
+    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "source": data.source, "images": images_used(data)},
               "model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}
     write_whole(out/"config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 

@@ -26,7 +26,8 @@ def predict_logits(model: nn.Module,
                   ) -> Tensor:            # (n, num_classes) float, on the CPU
     "The model's answers in evaluation mode, without augmentation; the model's mode is restored. On a CPU, `keep_memory` stays on for the process."
     parts, device = [], next(model.parameters()).device
-    keep_memory()      # a CPU gets it back from the system for every part otherwise
+    if device.type == "cpu":
+        keep_memory()      # gets it back from the system for every part otherwise
     with evaluating(model):
         for part in images.split(batch_size):
             with autocast(amp, device):

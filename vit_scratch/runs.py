@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .checkpoint import holds_run, load_weights, new_run_folder
+from .checkpoint import check_images, holds_run, load_weights, new_run_folder
 from .core import InputError, count_params, package_folder, pick_device, set_seed
 from .data import BUILT_IN, load_data
 from .distributed import first_alone, from_first, join, rank, world_size
@@ -52,7 +52,7 @@ def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> 
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
 # %% ../nbs/40_runs.ipynb #4a0e3227
-def resume_run(out, **changes) -> Run:   # changes: what may differ: device, shard, log_dir, save_every, save_epochs, compile, workers, memory_share
+def resume_run(out, **changes) -> Run:   # changes: where and how it runs, as device, compile, micro_batch or workers
     "Go on with an interrupted run, with the configuration it was started with, in any number of processes. Raises `InputError` for a finished one, or one of another version."
     config = read_config(Path(out))
     for part in (config["train"], config["data"]["source"]):
@@ -122,7 +122,7 @@ class LoadedRun:
     def picture(self, path) -> Tensor:
         "An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that was trained on crops, the middle."
         size = self.model.cfg.img_size
-        image = read_image(path, max(size, self.config["data"]["source"]["img_size"]))
+        image = read_image(path, max(size, self.config["data"]["source"].get("img_size", 0)))
         return Split(image[None], torch.zeros(1)).centre(size).images[0]
 
     def images(self, paths: list) -> Tensor:
@@ -153,11 +153,12 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
         raise InputError(f"{folder} holds no run: {missing}{hint}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if {"data", "model", "train"} <= config.keys() and config["model"] and config["data"]["source"]:
+        if {"data", "model", "train"} <= config.keys() and config["model"]:
+            config["data"]["source"] = config["data"]["source"] or {}      # none: images that `load_data` did not load
             return config
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         pass    # said below
-    raise InputError(f"{path} does not describe a run of `load_data` and a `ViT`{hint}")
+    raise InputError(f"{path} does not describe a run of a `ViT`{hint}")
 
 def from_section(cls: type, config: dict, section: str, folder):      # cls: `ViTConfig` or `TrainConfig`
     "The settings of one section of a run's config.yaml. Raises `InputError` where they are not those of this version."
@@ -168,13 +169,16 @@ def from_section(cls: type, config: dict, section: str, folder):      # cls: `Vi
 
 def same_data(config: dict) -> ImageData:
     "The run's data, loaded again. Raises `InputError` if they are not there, or not what they were."
-    was, name = config["data"], config["data"]["source"]["name"]
+    was, name = config["data"], config["data"]["source"].get("name")
+    if name is None:
+        raise InputError("the run's images were not loaded by `load_data`, so they cannot be loaded again (`vit_scratch evaluate RUN --data` measures on others; `fit` goes on with resume=True)")
     if name not in BUILT_IN and not Path(name).exists():
         raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on others)")
     data = load_data(**was["source"])
     off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))      # drawn or decoded by another processor, single pixels differ by a grey level
     if list(data.classes) != was["classes"] or len(data.mean) != len(was["mean"]) or off > 1e-5:
-        raise InputError(f"the images of {data.name} have changed since the run was started; a run needs the same ones")
+        raise InputError(f"the images of {data.name} have changed since the run was started, or were not normalised by their own mean and deviation; a run needs the same ones")
+    check_images(was.get("images"), data)
     return replace(data, mean=was["mean"], std=was["std"])
 
 # %% ../nbs/40_runs.ipynb #9e8c5114

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .amp import choose_amp
-from .checkpoint import load_weights, random_states, set_random_states
+from .checkpoint import check_images, images_used, load_weights, random_states, set_random_states
 from .colour import to_bytes
 from .core import InputError
 from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_values, world_size
@@ -53,7 +53,8 @@ class Steps:
         self.size = len(range(*self.rows.indices(cfg.batch_size)))      # of this process's part of a batch
         self.at_once = batches_at_once(self.size, data.train.shape, self.device) if isinstance(data.train, Split) else 1      # files come in their loader's time
         self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
-        keep_memory()
+        if self.device.type == "cpu":
+            keep_memory()
         self.compile = self.choose_compile()
         self.choose_update()
         self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, "off" if self.compile == "off" else "on")
@@ -224,7 +225,7 @@ class Trainer(Steps):
         return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None, "optimizers": [o.state_dict() for o in self.optimizers],
                 "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(), "epoch": self.epoch, "batch": self.batch,
                 "loss_sum": float(self.loss_sum), "seconds": self.seconds, "history": self.history, "best": self.best, "train": asdict(self.cfg),
-                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None, "random": random_states()})
+                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None, "images": images_used(self.data), "random": random_states()})
 
     def load_state_dict(self, state: dict):
         "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
@@ -232,6 +233,7 @@ class Trainer(Steps):
         for name, value in asdict(self.cfg).items():
             if started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile"):
                 raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps its configuration")
+        check_images(state.get("images"), self.data)
         load_weights(self.model, state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
