@@ -67,8 +67,9 @@ class Attention(nn.Module):
               first: int | None = None,         # how many tokens ask, from the front; left out, all
              ) -> tuple[Tensor, Tensor, Tensor]:
         "Queries (B, h, T or first, d), keys and values (B, h, T, d) of each head."
-        if first is None:
+        if first is None or type(self.qkv) is not nn.Linear or "forward" in self.qkv.__dict__:      # what somebody has put in its place is asked as a whole
             q, k, v = self.qkv(x).chunk(3, dim=-1)                              # (B, T, D) each
+            q = q if first is None else q[:, :first]
         else:
             D, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
             q = F.linear(x[:, :first], weight[:D], None if bias is None else bias[:D])
