@@ -119,12 +119,12 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
     D, drop = first.norm1.normalized_shape[0], first.mlp.drop1.p
     lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm), "LayerScale": isinstance(first.ls1, LayerScale), "positions inside attention": type(first.attn) is not Attention,
              "drop path": any(b.drop_path1.drop_prob for b in blocks), "a missing qkv bias": first.attn.qkv.bias is None,
-             "attn_drop other than proj_drop": first.attn.attn_drop.p != drop}.items() if there]
+             "second dropout rate": any(m.p != drop for m in blocks.modules() if isinstance(m, nn.Dropout))}.items() if there]
     if lacks:
         raise InputError(f"nn.TransformerEncoderLayer has no {', '.join(lacks)}")
     act = F.gelu if isinstance(first.mlp.act, nn.GELU) else F.relu
     layer = nn.TransformerEncoderLayer(D, first.attn.num_heads, first.mlp.fc1.out_features, drop, act,
-                                       layer_norm_eps=1e-6, batch_first=True, norm_first=first.norm_first)
+                                       layer_norm_eps=first.norm1.eps, batch_first=True, norm_first=first.norm_first)
     encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False)
     state = {f"layers.{key}": value for key, value in blocks.state_dict().items()}
     for ours, theirs in TORCH_NAMES.items():
@@ -134,14 +134,18 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
 
 # %% ../nbs/04_encoder.ipynb #d3cab92c
 def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
-    "The same encoder as our blocks, weights carried over. Raises `InputError` for an activation that is neither GELU nor ReLU."
+    "The same encoder as our blocks, weights carried over. Raises `InputError` for an activation that is neither GELU nor ReLU, and for a norm behind the last layer."
     first = encoder.layers[0]
     act = "gelu" if first.activation is F.gelu or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu or isinstance(first.activation, nn.ReLU) else None
     if act is None:
         raise InputError(f"the encoder's activation is {first.activation}; blocks have gelu or relu")
-    D, drop = first.linear1.in_features, first.dropout.p
-    blocks = Encoder(*(Block(D, first.self_attn.num_heads, first.linear1.out_features / D, proj_drop=drop, attn_drop=drop, act=act, norm_first=first.norm_first)
+    if encoder.norm is not None:
+        raise InputError("the encoder has a norm behind its last layer, which our encoder leaves to the model; set encoder.norm to None and keep it there")
+    D, hidden, drop = first.linear1.in_features, first.linear1.out_features, first.dropout.p
+    blocks = Encoder(*(Block(D, first.self_attn.num_heads, (hidden + 0.5) / D, proj_drop=drop, attn_drop=drop, act=act, norm_first=first.norm_first)      # + 0.5: rounding must not take one
                        for _ in encoder.layers))
+    for block, layer in zip(blocks, encoder.layers):
+        block.norm1.eps, block.norm2.eps = layer.norm1.eps, layer.norm2.eps      # torch's usual is another
     state = {key.removeprefix("layers."): value for key, value in encoder.state_dict().items()}
     for ours, theirs in TORCH_NAMES.items():
         state = {key.replace(theirs, ours): value for key, value in state.items()}

@@ -34,6 +34,7 @@ def check_common(cfg: ViTConfig):
 def as_timm(model: ViT) -> nn.Module:
     "timm's `VisionTransformer` with our weights."
     from timm.models import VisionTransformer
+    check_common(model.cfg)
     c = model.cfg
     peer = VisionTransformer(img_size=c.img_size, patch_size=c.patch_size, in_chans=c.in_chans, num_classes=c.num_classes,
                              embed_dim=c.embed_dim, depth=c.depth, num_heads=c.num_heads, mlp_ratio=c.mlp_ratio)
@@ -68,6 +69,7 @@ def renamed(state: dict[str, Tensor], names: dict[str, str], depth: int) -> dict
 def as_torchvision(model: ViT) -> nn.Module:
     "torchvision's `VisionTransformer` with our weights."
     from torchvision.models import VisionTransformer
+    check_common(model.cfg)
     c = model.cfg
     peer = VisionTransformer(image_size=c.img_size, patch_size=c.patch_size, num_layers=c.depth, num_heads=c.num_heads, hidden_dim=c.embed_dim,
                              mlp_dim=int(c.embed_dim * c.mlp_ratio), num_classes=c.num_classes)
@@ -92,6 +94,7 @@ class Logits(nn.Module):
 def as_huggingface(model: ViT) -> nn.Module:
     "`transformers`' `ViTForImageClassification` with our weights."
     from transformers import ViTConfig as TheirConfig, ViTForImageClassification
+    check_common(model.cfg)
     c, state = model.cfg, {}
     peer = ViTForImageClassification(TheirConfig(hidden_size=c.embed_dim, num_hidden_layers=c.depth, num_attention_heads=c.num_heads, intermediate_size=int(c.embed_dim * c.mlp_ratio),
                                                  image_size=c.img_size, patch_size=c.patch_size, num_channels=c.in_chans, num_labels=c.num_classes, layer_norm_eps=1e-6))
@@ -109,6 +112,7 @@ VIT_PYTORCH_NAMES = {"cls_token": "cls_token", "pos_embed": "pos_embedding", "pa
 def as_vit_pytorch(model: ViT) -> nn.Module:
     "vit-pytorch's `ViT`, as published, with the weights of ours that it has: no biases on queries, keys and values, two more norms around the patch projection."
     from vit_pytorch import ViT as Theirs
+    check_common(model.cfg)
     c, state = model.cfg, {key: value for key, value in model.state_dict().items() if not key.endswith("qkv.bias")}
     peer = Theirs(image_size=c.img_size, patch_size=c.patch_size, num_classes=c.num_classes, dim=c.embed_dim, depth=c.depth, heads=c.num_heads,
                   mlp_dim=int(c.embed_dim * c.mlp_ratio), dim_head=c.embed_dim // c.num_heads, channels=c.in_chans)
