@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'IMAGES', 'DEVICE', 
            'add_measurement', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
 # %% ../nbs/41_cli.ipynb #839a162c
-import argparse, difflib, glob, re, sys
+import argparse, difflib, glob, os, re, sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -78,8 +78,8 @@ def check_idle(data: str, given: list[str]):      # options on the command line,
     shapes = data in ("shapes", "shapes-hard")
     if "images" in given and not shapes and (data in BUILT_IN or Path(data).exists()):      # what is not there is another mistake
         raise InputError(f"--images is for shapes, which are made as many as wanted; of {data} all images are used")
-    if "val_fraction" in given and shapes:
-        raise InputError(f"--val_fraction does nothing with {data}, which has 2000 validation images of its own")
+    if "val_fraction" in given and (shapes or Path(data, "val").is_dir()):
+        raise InputError(f"--val_fraction does nothing with {data}, which has validation images of its own")
 
 def check_names(parser: Parser, recipe: Path, argv: list[str]):
     "Raise `InputError` for a key of the recipe, or an option, that does not exist."
@@ -183,7 +183,7 @@ def build_parser(argv: list[str]) -> Parser:
     return parser
 
 # %% ../nbs/41_cli.ipynb #931e48b0
-MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compile", "workers", "memory_share")     # on --resume: where and how it runs, not what
+MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compile", "amp", "micro_batch", "workers", "memory_share")     # on --resume: where and how it runs, not what
 
 def train(args, argv: list[str]):
     "`vit_scratch train`"
@@ -238,16 +238,19 @@ def underscores(argv: list[str]) -> list[str]:
     return [word.split("=")[0].replace("-", "_").replace("__", "--", 1) + word[len(word.split("=")[0]):] if word.startswith("--") and len(word) > 2 else word for word in argv]
 
 def main(argv: list[str] | None = None):
-    "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit code 130."
+    "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit code 130; a reader who leaves early, as `| head` does, with 141."
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):          # a notebook's has no encoding
             stream.reconfigure(errors="replace")    # a terminal that has no × shows a question mark
     try:
         run_command(underscores(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
     except InputError as error:
         print(f"vit_scratch: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        os._exit(141)      # the usual way out would try to write once more
     finally:
         leave()
