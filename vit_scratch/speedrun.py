@@ -125,7 +125,7 @@ ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, 
 RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
          "record-plain-2": Recipe(**SECOND, images=80_000), "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"), "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
-         "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"),      # on the original images
+         "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"), "record-80-2": Recipe(**{**SECOND, "crop": 2}, images=170_000),      # on the original images
          "gpu-94": Recipe(**ON_GPU, images=3_500_000), "gpu-95": Recipe(**ON_GPU, images=6_500_000)}
 BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999)      # settings that older files lack, and what they were then
 
