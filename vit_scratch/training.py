@@ -29,7 +29,7 @@ from .trainer import Trainer
 # %% ../nbs/09e_fit.ipynb #c2bf6294
 @dataclass
 class Run:
-    "What `fit` returns; the model then holds the best epoch's weights."
+    "What `fit` returns; the model then holds the best epoch's weights and is in evaluation mode."
     history: list[dict]      # a row per epoch
     best_epoch: int          # the best epoch by validation, as `monitor` says
     val: dict                # `evaluate` on the validation split with its weights
@@ -66,6 +66,7 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     if folder and rank() == 0:
         write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested, trainer.gradients.seconds)
         write_whole(folder/"model.safetensors", save(trainer.best["model"]))     # last: its presence says that the run is finished
+    trainer.model.eval()              # whoever asks it next wants an answer
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
 # %% ../nbs/09e_fit.ipynb #f9c17715
@@ -85,7 +86,9 @@ def explained(error: BaseException, trainer: Trainer) -> InputError:
             twin(torch.zeros(max(1, size // world_size()), C, H, W, device=trainer.device)).float().sum().backward()
         twin.zero_grad()
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
-    return InputError(full + (f"batch_size {fits} fits" if fits else "not even one image fits: take a smaller model or larger patches"))
+    if not fits:
+        return InputError(full + "not even one image fits: take a smaller model or larger patches")
+    return InputError(full + f"batch_size {fits} fits" + f"; or keep it with micro_batch {fits}, which --resume takes, too" * (world_size() == 1))
 
 # %% ../nbs/09e_fit.ipynb #a0ed316f
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
