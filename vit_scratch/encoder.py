@@ -124,17 +124,19 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
         raise InputError(f"nn.TransformerEncoderLayer has no {', '.join(lacks)}")
     act = F.gelu if isinstance(first.mlp.act, nn.GELU) else F.relu
     layer = nn.TransformerEncoderLayer(D, first.attn.num_heads, first.mlp.fc1.out_features, drop, act,
-                                       layer_norm_eps=first.norm1.eps, batch_first=True, norm_first=first.norm_first)
+                                       batch_first=True, norm_first=first.norm_first)
     encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False)
     state = {f"layers.{key}": value for key, value in blocks.state_dict().items()}
     for ours, theirs in TORCH_NAMES.items():
         state = {key.replace(ours, theirs): value for key, value in state.items()}
     encoder.load_state_dict(state)
+    for layer, block in zip(encoder.layers, blocks):
+        layer.norm1.eps, layer.norm2.eps = block.norm1.eps, block.norm2.eps
     return encoder.train(blocks.training)
 
 # %% ../nbs/04_encoder.ipynb #d3cab92c
 def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
-    "The same encoder as our blocks, weights carried over. Raises `InputError` for an activation that is neither GELU nor ReLU, and for a norm behind the last layer."
+    "The same encoder as our blocks, weights carried over. Raises `InputError` for what our blocks lack."
     first = encoder.layers[0]
     act = "gelu" if first.activation is F.gelu or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu or isinstance(first.activation, nn.ReLU) else None
     if act is None:
@@ -142,6 +144,8 @@ def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
     if encoder.norm is not None:
         raise InputError("the encoder has a norm behind its last layer, which our encoder leaves to the model; set encoder.norm to None and keep it there")
     D, hidden, drop = first.linear1.in_features, first.linear1.out_features, first.dropout.p
+    if not first.self_attn.batch_first or first.linear1.bias is None or any(p != drop for p in (first.self_attn.dropout, first.dropout1.p, first.dropout2.p)):
+        raise InputError("our blocks want batch_first=True, bias=True and one dropout rate")
     blocks = Encoder(*(Block(D, first.self_attn.num_heads, (hidden + 0.5) / D, proj_drop=drop, attn_drop=drop, act=act, norm_first=first.norm_first)      # + 0.5: rounding must not take one
                        for _ in encoder.layers))
     for block, layer in zip(blocks, encoder.layers):
@@ -150,4 +154,4 @@ def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
     for ours, theirs in TORCH_NAMES.items():
         state = {key.replace(theirs, ours): value for key, value in state.items()}
     blocks.load_state_dict(state)
-    return blocks.train(encoder.training)
+    return blocks.to(first.linear1.weight).train(encoder.training)

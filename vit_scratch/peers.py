@@ -25,7 +25,8 @@ from .vit import ViT, ViTConfig
 # %% ../nbs/21b_peers.ipynb #b1e274ca
 def check_common(cfg: ViTConfig):
     "Raise `InputError` for options that not every implementation has."
-    common = dict(pool="cls", pos="learned", reg_tokens=0, rope=False, rel_pos=False, qk_norm=False, init_values=None, norm_first=True, act="gelu", qkv_bias=True, drop_path_rate=0.0)
+    common = dict(pool="cls", pos="learned", reg_tokens=0, rope=False, rel_pos=False, qk_norm=False, init_values=None, norm_first=True, act="gelu", qkv_bias=True, drop_path_rate=0.0,
+                  drop_rate=0.0, pos_drop_rate=0.0, proj_drop_rate=0.0, attn_drop_rate=0.0, mlp_drop_rate=None, logit_drop_rate=0.0)
     for name, value in common.items():
         if getattr(cfg, name) != value:
             raise InputError(f"{name} is {getattr(cfg, name)!r}; the implementations compared here have only {value!r} in common")
