@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'RECIPES', 'ELSEWHERE', 'DATA_OPTIONS', 'IMAGES', 'DEVICE', 
            'add_measurement', 'build_parser', 'train', 'run_command', 'underscores', 'main']
 
 # %% ../nbs/41_cli.ipynb #839a162c
-import argparse, difflib, glob, os, re, sys
+import argparse, difflib, glob, re, sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from .distributed import leave
 from .ladder import RUNGS, ladder
 from .pictures import attend_files, evaluate_run, explore_file, predict_files
 from .pipelines import bench_pipelines
+from .progress import reader_may_leave
 from .runs import resume_run, shipped, train_run
 from .settings import TrainConfig
 from .speedrun import RACES, speedrun
@@ -78,7 +79,7 @@ def check_idle(data: str, given: list[str]):      # options on the command line,
     shapes = data in ("shapes", "shapes-hard")
     if "images" in given and not shapes and (data in BUILT_IN or Path(data).exists()):      # what is not there is another mistake
         raise InputError(f"--images is for shapes, which are made as many as wanted; of {data} all images are used")
-    if "val_fraction" in given and (shapes or Path(data, "val").is_dir()):
+    if "val_fraction" in given and (shapes or data not in BUILT_IN and Path(data, "val").is_dir()):
         raise InputError(f"--val_fraction does nothing with {data}, which has validation images of its own")
 
 def check_names(parser: Parser, recipe: Path, argv: list[str]):
@@ -243,14 +244,12 @@ def main(argv: list[str] | None = None):
         if hasattr(stream, "reconfigure"):          # a notebook's has no encoding
             stream.reconfigure(errors="replace")    # a terminal that has no × shows a question mark
     try:
-        run_command(underscores(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        with reader_may_leave():
+            run_command(underscores(sys.argv[1:] if argv is None else argv))
     except InputError as error:
         print(f"vit_scratch: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os._exit(141)      # the usual way out would try to write once more
     finally:
         leave()

@@ -88,7 +88,8 @@ def explained(error: BaseException, trainer: Trainer) -> InputError:
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
     if not fits:
         return InputError(full + "not even one image fits: take a smaller model or larger patches")
-    return InputError(full + f"batch_size {fits} fits" + f"; or keep it with micro_batch {fits}, which --resume takes, too" * (world_size() == 1))
+    smaller_parts = world_size() == 1 and fits < (trainer.cfg.micro_batch or trainer.gradients.part or trainer.cfg.batch_size)
+    return InputError(full + f"batch_size {fits} fits" + f"; or keep it with micro_batch {fits}, which --resume takes, too" * smaller_parts)
 
 # %% ../nbs/09e_fit.ipynb #a0ed316f
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
@@ -100,11 +101,12 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
             trainer.train_epoch(progress, asked, save)
             ended = trainer.batch == trainer.steps_per_epoch
             if ended:
-                progress.row(trainer.finish_epoch(), trainer.history)
+                trainer.finish_epoch()
             stop = anyone(asked.is_set())
             if not ended or stop or trainer.epoch % trainer.cfg.save_epochs == 0:
                 save()
-            if ended:
+            if ended:                         # said when it is safe: nobody may be reading any more
+                progress.row(trainer.history[-1], trainer.history)
                 log.row(trainer.history[-1])
             if trainer.epoch < trainer.cfg.epochs and (stop or trainer.done):
                 progress.end()
@@ -161,9 +163,9 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
     with held(folder if rank() == 0 else None):
         if resume:
             trainer.load_state_dict(load_last(folder))
-        elif folder:
-            if rank() == 0:
-                write_config(folder, model, trainer.cfg, data)
+        if folder and rank() == 0:
+            write_config(folder, model, trainer.cfg, data)      # a resumed run may run elsewhere, or in smaller parts
+        if folder and not resume:
             save_progress(trainer, folder)
         run_to_the_end(trainer, folder, quiet)
         return finish(trainer, folder, test)
