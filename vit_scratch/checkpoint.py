@@ -149,16 +149,17 @@ def images_used(data) -> dict[str, list[int]]:
 
 def check_images(was: dict | None,      # what `images_used` said when the run was started; None: a run of an older version
                  data):
-    "Raise `InputError` unless these are as many images, with the same labels."
+    "Raise `InputError` unless these are as many images, with the same labels; test images may be missing."
     now = images_used(data)
-    for name, (n, labels) in (was or {}).items():
-        if now.get(name) != [n, labels]:
-            here = now.get(name, [0])[0]
-            raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}" + ", with other labels" * (here == n) + ". A run needs the same ones")
+    for name, (here, labels) in now.items():
+        n, labels_then = (was or now).get(name, [0, 0])
+        if (here, labels) != (n, labels_then):
+            raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}" + ", with other labels" * (here == n) + ". A run goes on with the same ones (`fit` with resume=True takes a data set made by hand)")
 
 def write_config(out: Path, model: nn.Module, cfg, data):
     "config.yaml: how the data were loaded, the model's and the training's configuration."
-    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "source": data.source, "images": images_used(data)},
+    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "source": data.source,
+                       "img_size": data.img_size, "images": images_used(data)},
               "model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}
     write_whole(out/"config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 

@@ -91,9 +91,8 @@ def images_from(run: LoadedRun, name: str, split: str | None, root: str = ".data
     Raises `InputError` for a class that the run does not know.
     """
     source = run.config["data"]["source"]
-    own_size = source.get("img_size", run.model.cfg.img_size)
     if name in BUILT_IN:
-        split, size = split or "test", None if name in NATIVE_SIZE else own_size
+        split, size = split or "test", None if name in NATIVE_SIZE else source["img_size"]
         data = load_data(name, img_size=size, root=root, **{key: source[key] for key in ("val_fraction", "seed") if key in source})
         part, classes = getattr(data, split), data.classes
     else:
@@ -103,7 +102,7 @@ def images_from(run: LoadedRun, name: str, split: str | None, root: str = ".data
         split = split or (there or ["all"])[0]
         where = Path(name, split) if there else Path(name)
         classes = folder_classes(where)
-        part = FileSplit(*list_images(where, classes), own_size)
+        part = FileSplit(*list_images(where, classes), source["img_size"])
     labels = known_numbers(name, classes, run.classes)[part.labels]
     part = FileSplit(part.paths, labels, part.img_size, part.workers) if isinstance(part, FileSplit) else replace(part, labels=labels)
     return keep(part, fits(len(part), part.shape[-1], 0.5)), split
@@ -111,8 +110,8 @@ def images_from(run: LoadedRun, name: str, split: str | None, root: str = ".data
 def maybe_seen(run: LoadedRun, name: str, split: str) -> bool:
     "Whether the run may have been trained on these images, as far as names and places can tell."
     own, here = run.config["data"]["source"].get("name"), Path(name).resolve()
-    if own is None:
-        return split != "test"
+    if own is None:      # nobody knows
+        return "test" not in (split, here.name)
     if name in BUILT_IN:
         return own.split(" ")[0] == name and split != "test"
     return "train" in (split, here.name) or "test" not in (split, here.name) and (here == Path(own) or Path(own) in here.parents)
@@ -132,13 +131,15 @@ def evaluate_run(folder,
         images, split = same_data(run.config), split or "val"
         if (part := getattr(images, split)) is None:
             raise InputError(f"{images.name} has no test images")
+        was = run.config["data"].get("images", {}).get(split, [len(part)])[0]
+        doubt = f"; the run itself had {was:,}" * (was != len(part))
     else:
         part, split = images_from(run, data, split, root)
         images = ImageData(data if data in BUILT_IN else Path(data).resolve().name, run.classes, part, part, part, run.mean, run.std)
         doubt = "; the run may have been trained on some of these" * maybe_seen(run, data, split)
     size = run.model.cfg.img_size
     if size != images.img_size:
-        if images.img_size != run.config["data"]["source"].get("img_size") or not isinstance(part, Split):      # else trained on crops
+        if images.img_size != run.config["data"]["source"]["img_size"] or not isinstance(part, Split):      # else trained on crops
             raise InputError(f"the run's model takes images of {size}×{size}; those of {images.name} have {images.img_size}×{images.img_size}" + ", and are too many for crops in memory" * isinstance(part, FileSplit))
         part = part.centre(size)
     amp = "off" if run.config["train"]["amp"] == "off" else choose_amp("auto", next(run.model.parameters()).device)

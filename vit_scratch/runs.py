@@ -7,7 +7,7 @@ __all__ = ['next_folder', 'train_run', 'resume_run', 'describe', 'run_fit', 'sum
            'read_config', 'from_section', 'same_data', 'load_run']
 
 # %% ../nbs/40_runs.ipynb #866cc15e
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .checkpoint import check_images, holds_run, load_weights, new_run_folder
+from .checkpoint import holds_run, load_weights, new_run_folder
 from .core import InputError, count_params, package_folder, pick_device, set_seed
 from .data import BUILT_IN, load_data
 from .distributed import first_alone, from_first, join, rank, world_size
@@ -55,8 +55,9 @@ def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> 
 def resume_run(out, **changes) -> Run:   # changes: where and how it runs, as device, compile, micro_batch or workers
     "Go on with an interrupted run, with the configuration it was started with, in any number of processes. Raises `InputError` for a finished one, or one of another version."
     config = read_config(Path(out))
-    for part in (config["train"], config["data"]["source"]):
-        part.update({name: value for name, value in changes.items() if name in part})
+    own = {field.name for field in fields(TrainConfig)}
+    config["train"] |= {name: value for name, value in changes.items() if name in own}
+    config["data"]["source"] |= {name: value for name, value in changes.items() if name not in own}
     join(config["train"]["device"])
     if (Path(out)/"model.safetensors").exists():
         raise InputError(f"the run in {out} is finished; nothing to resume")
@@ -122,7 +123,7 @@ class LoadedRun:
     def picture(self, path) -> Tensor:
         "An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that was trained on crops, the middle."
         size = self.model.cfg.img_size
-        image = read_image(path, max(size, self.config["data"]["source"].get("img_size", 0)))
+        image = read_image(path, max(size, self.config["data"]["source"]["img_size"]))
         return Split(image[None], torch.zeros(1)).centre(size).images[0]
 
     def images(self, paths: list) -> Tensor:
@@ -154,7 +155,8 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if {"data", "model", "train"} <= config.keys() and config["model"]:
-            config["data"]["source"] = config["data"]["source"] or {}      # none: images that `load_data` did not load
+            size = config["data"].get("img_size", config["model"]["img_size"])
+            config["data"]["source"] = config["data"].get("source") or {"img_size": size}      # none: images that `load_data` did not load
             return config
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         pass    # said below
@@ -178,7 +180,6 @@ def same_data(config: dict) -> ImageData:
     off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))      # drawn or decoded by another processor, single pixels differ by a grey level
     if list(data.classes) != was["classes"] or len(data.mean) != len(was["mean"]) or off > 1e-5:
         raise InputError(f"the images of {data.name} have changed since the run was started, or were not normalised by their own mean and deviation; a run needs the same ones")
-    check_images(was.get("images"), data)
     return replace(data, mean=was["mean"], std=was["std"])
 
 # %% ../nbs/40_runs.ipynb #9e8c5114
