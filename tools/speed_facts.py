@@ -65,6 +65,28 @@ def measure_changes(rounds, amp):
     return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in CHANGES]
 
 
+TOLD = ("vit_scratch, compiled", "vit-pytorch, compiled", "timm", "timm, compiled", "timm, plain attention", "timm, plain attention, compiled")
+
+
+def play_peer(name, amp):
+    "One of `TOLD` in its own process; timm is told to take plain products before its model is made."
+    peer, *how = name.split(", ")
+    if "plain attention" in how:
+        from timm.layers import set_fused_attn
+        set_fused_attn(False)
+    bench.play(peer, CFG, "train", BATCH, amp, "cpu", "compiled" in how)
+
+
+def measure_told(rounds, amp):
+    "Training steps in turns: ours, the fastest other, and timm with its usual attention and with plain products."
+    players = {}
+    for name in TOLD:
+        players[name] = Variant(name, amp)
+        players[name].begin()                    # one after the other: compiling takes all cores
+    seconds = take_turns({name: player.step for name, player in players.items()}, rounds)
+    return [{"implementation": name, **players[name].begin(), **spread(seconds[name], BATCH), "seconds": seconds[name], **players[name].end()} for name in TOLD]
+
+
 def measure_parts(rounds, amp):
     "The same batch in parts of different sizes, for every model."
     rows = []
@@ -166,7 +188,7 @@ def measure_starting(rounds):
     return rows + [{"what": f"compile, {how}", "seconds": seconds(COMPILE.format(workers))} for how, workers in (("one part after the other", 1), ("side by side", 0))]
 
 
-SECTIONS = {"changes": measure_changes, "starting": lambda rounds, amp: measure_starting(max(3, rounds // 2)), "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
+SECTIONS = {"changes": measure_changes, "told": measure_told, "starting": lambda rounds, amp: measure_starting(max(3, rounds // 2)), "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
             "paths": lambda rounds, amp: measure_paths(max(3, rounds // 2), amp), "parts": lambda rounds, amp: measure_parts(max(3, rounds // 2), amp)}
 
 if __name__ == "__main__":
@@ -177,6 +199,9 @@ if __name__ == "__main__":
     parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--amp", default=choose_amp("auto", CPU))
     args = parser.parse_args()
+    if args.play in TOLD:
+        play_peer(args.play, args.amp)
+        sys.exit()
     if args.play:
         bench.prepare = prepare
         bench.play(args.play, CFG, "train", BATCH, args.amp, "cpu", False)
@@ -187,7 +212,7 @@ if __name__ == "__main__":
         result = {"what": "one training step of the small model, batch 256: changes made one after the other, stages of a block; attention's paths and parts of different sizes, for several models", "amp": args.amp, "batch": BATCH,
                   "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp), "ceilings": ceilings(), "environment": environment()}
     for name in args.again or SECTIONS:
-        if name != "changes":
+        if name not in ("changes", "told"):      # these run in processes of their own
             keep_memory()
         result[name] = SECTIONS[name](args.rounds, args.amp)
         result.setdefault("commits", {})[name] = environment()["commit"]
