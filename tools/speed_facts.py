@@ -65,7 +65,7 @@ def measure_changes(rounds, amp):
     return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in CHANGES]
 
 
-TOLD = ("vit_scratch, compiled", "vit-pytorch, compiled", "timm", "timm, compiled", "timm, plain attention", "timm, plain attention, compiled")
+TOLD = ("vit_scratch, compiled", "vit-pytorch", "vit-pytorch, compiled", "timm", "timm, compiled", "timm, plain attention", "timm, plain attention, compiled")
 
 
 def play_peer(name, amp):
