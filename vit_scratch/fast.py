@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .amp import autocast
+from .core import has_hooks
 
 # %% ../nbs/08h_fast.ipynb #de9c2448
 def saved_sizes(model: nn.Module,
@@ -88,7 +89,7 @@ def at_once(work: Callable, shares: list) -> list:
 
 def is_watched(model: nn.Module) -> bool:
     "Whether a hook might count on parts that come one after the other, or on gradients that `backward` puts in their places."
-    return (any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in model.modules())
+    return (any(map(has_hooks, model.modules()))
             or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()))
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from .core import has_hooks
+
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho06
 OWN_ON = "cuda"      # the kind of device that runs our own kernel
 OWN_UP_TO = 128      # tokens; measured at 64 and 65 only
@@ -55,8 +57,7 @@ def keeps_promise(attn: nn.Module) -> bool:      # an `Attention`
 
 def is_plain(norm: nn.Module) -> bool:
     "Whether this is none, or torch's LayerNorm as we make it, and nobody watches it."
-    watched = norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks or "forward" in norm.__dict__
-    return not watched and (type(norm) is nn.Identity or type(norm) is nn.LayerNorm and norm.eps == 1e-6 and norm.bias is not None)
+    return not has_hooks(norm) and "forward" not in norm.__dict__ and (type(norm) is nn.Identity or type(norm) is nn.LayerNorm and norm.eps == 1e-6 and norm.bias is not None)
 
 def is_usual(attn: nn.Module,      # an `Attention`
              x: Tensor,            # what it reads, (B, T, D)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from .core import InputError, check_types
+from .core import InputError, check_types, has_hooks
 from .encoder import Block, Encoder, attention_kind
 from .patches import PatchEmbed, check_divides
 from .relative import resample_rel_pos_table
@@ -199,7 +199,7 @@ class ViT(nn.Module):
         "Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and no hook looks on."
         ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__ for name in ("forward_features", "forward_head"))      # as a compiler can tell, too
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
-        return type(last) is Block and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in self.modules())
+        return type(last) is Block and not any(has_hooks(m) for m in self.modules())
 
 # %% ../nbs/05_vit.ipynb #3241e582
 def num_params(cfg: ViTConfig) -> int:
