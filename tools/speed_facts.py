@@ -137,11 +137,11 @@ def measure_native(rounds, amp, size="system-a"):
     return [{"size": size, "implementation": name, **spread(seconds, len(x))} for name, seconds in take_turns(steps, rounds).items()]
 
 
-def stages(n, cfg):
+def stages(n, cfg, device=CPU):
     "name → (function, operations, fewest bytes) of one block's forward pass for n images in bf16, the residual stream in fp32."
     T, D, h, hidden = cfg.grid_size[0] * cfg.grid_size[1] + cfg.num_prefix, cfg.embed_dim, cfg.num_heads, int(cfg.embed_dim * cfg.mlp_ratio)
-    M, d, half = n * T, D // h, lambda *shape: torch.randn(*shape).bfloat16()
-    x, wide, stream, norm = half(M, D), half(M, hidden), torch.randn(M, D), torch.ones(D)
+    M, d, half = n * T, D // h, lambda *shape: torch.randn(*shape, device=device).bfloat16()
+    x, wide, stream, norm = half(M, D), half(M, hidden), torch.randn(M, D, device=device), torch.ones(D, device=device)
     q, k, v, p = half(n*h, T, d), half(n*h, T, d), half(n*h, T, d), half(n*h, T, T).softmax(-1)
     def linear(a, rows, columns):
         w, b = half(rows, columns), half(rows)

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import InputError
+from .core import InputError, sent
 
 # %% ../nbs/07_augment.ipynb #aa6cf938
 def mirror(x: Tensor,        # images (B, C, H, W)
            heads: Tensor,    # (B,) bool: which to mirror
           ) -> Tensor:       # (B, C, H, W)
     "Mirror the chosen images left to right."
-    return torch.where(heads.to(x.device, non_blocking=x.is_cuda)[:, None, None, None], x.flip(-1), x)
+    return torch.where(sent(heads, x.device)[:, None, None, None], x.flip(-1), x)
 
 # %% ../nbs/07_augment.ipynb #ae621871
 def shift_crop(x: Tensor,        # images (B, C, H, W)
@@ -33,8 +33,8 @@ def shift_crop(x: Tensor,        # images (B, C, H, W)
         if place.min() < 0 or place.max() > room + 2*padding:
             raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {room + 2*padding}")
     padded = F.pad(x, [padding]*4)
-    rows = (top[:, None] + torch.arange(height)).to(x.device, non_blocking=x.is_cuda)      # (B, height)
-    cols = (left[:, None] + torch.arange(width)).to(x.device, non_blocking=x.is_cuda)      # (B, width)
+    rows = sent(top[:, None] + torch.arange(height), x.device)         # (B, height)
+    cols = sent(left[:, None] + torch.arange(width), x.device)         # (B, width)
     image = torch.arange(B, device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)   # one gather
 
@@ -65,7 +65,7 @@ def warp(x: Tensor,          # images (B, C, H, W), uint8 or float
     "Look every output pixel up in the input, between pixels where need be; black outside."
     half = torch.tensor([x.shape[-1], x.shape[-2]]) / 2                     # half the width, half the height
     theta = torch.cat([matrices[..., :2] * half / half[:, None], matrices[..., 2:] / half[:, None]], dim=-1)
-    grid = F.affine_grid(theta.to(x.device, non_blocking=x.is_cuda), x.shape, align_corners=False)
+    grid = F.affine_grid(sent(theta, x.device), x.shape, align_corners=False)
     out = F.grid_sample(x.float(), grid, align_corners=False)
     return (out if x.is_floating_point() else out.round_().clamp_(0, 255)).to(x.dtype)
 

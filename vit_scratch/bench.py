@@ -18,6 +18,7 @@ from .amp import choose_amp
 from .core import InputError, environment, pick_device, write_json
 from .fast import forward_in_parts, keep_memory
 from .peers import check_common, implementations, inference, installed, our_training_step, training_step
+from .recorded import WARM_UP
 from .vit import ViTConfig, preset
 
 # %% ../nbs/21c_bench.ipynb #8d82a1e5
@@ -89,7 +90,7 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
     x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size, device=device), torch.randint(cfg.num_classes, (batch,), device=device)
     if name == "vit_scratch" and kind == "train":
         return our_training_step(model, x, y, amp, compile)
-    model = torch.compile(model) if compile else model
+    model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None) if compile else model      # torch's name for recording
     if kind == "train":
         return training_step(model, x, y, amp)
     if name != "vit_scratch":
@@ -108,21 +109,24 @@ def heard(lines: Iterable[str]) -> dict:
 def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str, compile: bool):
     "A player's process: one step for every line that comes in."
     device, start = torch.device(device), time.perf_counter()
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None      # a GPU answers before it has finished
+    gpu = device.type == "cuda"
+    wait, in_a_row = (torch.cuda.synchronize, 10) if gpu else (lambda: None, 1)      # a GPU answers before it has finished; in training nobody waits for that
     try:
         step = prepare(name, cfg, kind, batch, amp, device, compile)
-        before = torch.cuda.memory_allocated() / 1e6 if device.type == "cuda" else megabytes("VmRSS")
-        step()
+        before = torch.cuda.memory_allocated() / 1e6 if gpu else megabytes("VmRSS")
+        for _ in range(WARM_UP + 2 if gpu and compile else 1):      # what is recorded, is so after some steps
+            step()
     except Exception as error:       # whatever a compiler may raise: the table says so, the others go on
         return say(failed=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
     wait()
     say(first_seconds=time.perf_counter() - start)
     for _ in sys.stdin:
         start = time.perf_counter()
-        step()
+        for _ in range(in_a_row):
+            step()
         wait()
-        say(seconds=time.perf_counter() - start)
-    say(peak_mb=(torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else megabytes("VmHWM")) - before)
+        say(seconds=(time.perf_counter() - start) / in_a_row)
+    say(peak_mb=(torch.cuda.max_memory_allocated() / 1e6 if gpu else megabytes("VmHWM")) - before)
 
 class Player:
     "The other end: a process that runs `play`."
@@ -158,8 +162,8 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
     players = {}
     for name, compiled in modes.items():
         players[name] = Player(name, cfg, kind, batch, amp, str(device), compiled)
-        if any(modes.values()):
-            players[name].begin()        # one after the other, so that the seconds are its own
+        if any(modes.values()) and device.type == "cpu":
+            players[name].begin()        # one after the other, so that the seconds are its own; beside a GPU there are cores enough
     rows = {name: {"size": label, "tokens": cfg.grid_size[0] * cfg.grid_size[1] + 1, "batch": batch, "kind": kind, "compiled": modes[name], "implementation": name, **player.begin()}
             for name, player in players.items()}
     playing = {name: player for name, player in players.items() if "failed" not in player.first}

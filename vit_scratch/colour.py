@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .core import sent
+
 # %% ../nbs/07b_colour.ipynb #6e436950
 GREY = (0.2989, 0.587, 0.114)      # the weights of red, green and blue in ITU-R BT.601, as torchvision rounds them
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
     "Numbers (B,) in a shape that multiplies images (B, C, H, W), on their device."
-    return values.to(x, non_blocking=x.is_cuda).view(-1, *[1]*(x.ndim - 1))
+    return sent(values.to(x.dtype), x.device).view(-1, *[1]*(x.ndim - 1))
 
 # %% ../nbs/07b_colour.ipynb #17bf6eaf
 def colour_matrix(brightness: Tensor,   # (B,) factors; 1 changes nothing
@@ -66,7 +68,7 @@ def sharpen(x: Tensor, factor: Tensor) -> Tensor:   # (B, 3, H, W) float 0–1, 
     kernel = torch.ones(3, 3)
     kernel[1, 1] = 5
     blurred = x.clone()
-    blurred[..., 1:-1, 1:-1] = F.conv2d(x, (kernel / 13).to(x, non_blocking=x.is_cuda).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
+    blurred[..., 1:-1, 1:-1] = F.conv2d(x, sent((kernel / 13).to(x.dtype), x.device).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
     return torch.lerp(blurred, x, per_image(factor, x)).clamp_(0, 1)
 
 def autocontrast(x: Tensor) -> Tensor:              # (B, 3, H, W) float
@@ -86,7 +88,7 @@ def to_bytes(x: Tensor) -> Tensor:
 
 def posterize(x: Tensor, bits: Tensor) -> Tensor:       # (B, 3, H, W) float 0–1, (B,) whole numbers 0–8
     "Keep the upper bits of each value."
-    mask = (256 - 2 ** (8 - bits.long())).to(torch.uint8).to(x.device, non_blocking=x.is_cuda)
+    mask = sent((256 - 2 ** (8 - bits.long())).to(torch.uint8), x.device)
     return (to_bytes(x) & mask.view(-1, 1, 1, 1)).to(x.dtype) / 255
 
 def equalize(x: Tensor) -> Tensor:                      # (B, 3, H, W) float 0–1

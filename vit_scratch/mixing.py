@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .core import sent
+
 # %% ../nbs/07c_mixing.ipynb #fd2017ee
 def inside(boxes: Tensor,   # (B, 4): top, left, bottom, right, in pixels; bottom and right excluded
            height: int,
@@ -29,7 +31,7 @@ def erase(x: Tensor,       # images (B, C, H, W), float
           colour: Tensor,  # (C,)
          ) -> Tensor:      # (B, C, H, W)
     "Paint each image's box in one colour."
-    return torch.where(inside(boxes.to(x.device, non_blocking=x.is_cuda), *x.shape[-2:]), colour.to(x, non_blocking=x.is_cuda)[:, None, None], x)
+    return torch.where(inside(sent(boxes, x.device), *x.shape[-2:]), sent(colour.to(x.dtype), x.device)[:, None, None], x)
 
 # %% ../nbs/07c_mixing.ipynb #156a7715
 def erasing_boxes(n: int,
@@ -62,7 +64,7 @@ def mix(x: Tensor,              # images (B, C, H, W), float
         num_classes: int,
        ) -> tuple[Tensor, Tensor]:   # images (B, C, H, W), targets (B, num_classes) that sum to 1
     "MixUp [mixup, eq. 1] or CutMix [CutMix, §3.1] of each image with its partner."
-    boxes, share = boxes.to(x.device, non_blocking=x.is_cuda), share.to(x, non_blocking=x.is_cuda)
+    boxes, share = sent(boxes, x.device), sent(share.to(x.dtype), x.device)
     pasted = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     blend = torch.where(pasted, 1.0, share)[:, None, None, None]
     mixed = torch.where(inside(boxes, *x.shape[-2:]), partner(x), torch.lerp(partner(x), x, blend))

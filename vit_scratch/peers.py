@@ -19,7 +19,8 @@ from .amp import autocast
 from .core import InputError
 from .encoder import to_torch_encoder
 from .fast import Gradients, keep_memory
-from .optim import make_optimizers
+from .optim import make_optimizers, rates_on
+from .recorded import Recorded
 from .vit import ViT, ViTConfig
 
 # %% ../nbs/21b_peers.ipynb #b1e274ca
@@ -167,16 +168,20 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str) -> Callable:
     return step
 
 def our_training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str, compile: bool = False) -> Callable:
-    "The same with what `fit` uses: `Gradients` and our choice of optimizer."
+    "The same with what `fit` uses: `Gradients`, our choice of optimizer, and, compiled on a GPU, a recording of all."
     model.train()
     keep_memory()
     gradients, (optimizer,) = Gradients(model, amp, compile="on" if compile else "off"), make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)
-    def step():
+    def step(images: Tensor = x, labels: Tensor = y) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = gradients(x, y)
+        loss = gradients(images, labels)
         optimizer.step()
         return loss
-    return step
+    if not (compile and x.is_cuda):
+        return step
+    rates_on([optimizer], x.device)
+    recorded = Recorded(step, x.device)
+    return lambda: recorded(x, y)
 
 def inference(model: nn.Module, x: Tensor, amp: str, forward: Callable = lambda model, x: model(x)) -> Callable:
     "A forward pass in evaluation mode, without gradients; ours with forward=`forward_in_parts`."

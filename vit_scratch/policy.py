@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .augment import affine, flip, mirror, rotation, shift_crop, then, translation, warp
 from .colour import autocontrast, equalize, posterize, recolour, sharpen, shift_hue, solarize
-from .core import InputError, check_types
+from .core import InputError, check_types, sent
 from .mixing import erase, erasing_boxes, mixing_draws
 
 # %% ../nbs/07d_policy.ipynb #e51f4f89
@@ -53,7 +53,7 @@ def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in p
     for name, operation in REPAINT.items():
         drew = (op == OPS.index(name)).nonzero().flatten()
         if len(drew):
-            rows = drew.to(x.device, non_blocking=x.is_cuda)
+            rows = sent(drew, x.device)
             x[rows] = operation(x[rows], strength[drew])
     return x
 

@@ -20,7 +20,7 @@ from .amp import choose_amp
 from .core import InputError, code_version, environment, pick_device, write_json
 from .data import load_data
 from .evaluation import predict_logits
-from .fast import Gradients, buffers_kept, keep_memory
+from .fast import Gradients, keep_memory
 from .optim import make_optimizers, rates_on, set_lr
 from .recorded import WARM_UP, Recorded
 from .splits import ImageData
@@ -41,6 +41,12 @@ class Ready:
     optimizers: list
     step: Callable             # images, targets → loss
     gradients: Gradients
+
+    def start(self, model: ViT):
+        "Begin with this model's weights, and with optimizers that remember nothing; all in its place, since a recording knows no other."
+        self.model.load_state_dict(model.state_dict())
+        for kept in (value for o in self.optimizers for state in o.state.values() for value in state.values()):
+            kept.zero_()
 
 def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, compile: str) -> Ready:
     "Everything compiled, recorded where compile is \"graphs\", and tried on a few batches at a rate of zero; the model is at its start. Raises `InputError` for what cannot be compiled."
@@ -63,11 +69,9 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
         rates_on(optimizers, device)
         ready.step = Recorded(step, device)
     set_lr(optimizers, 0.0)
-    with buffers_kept(model):                                # batch norm's
-        for _, batch in zip(range(WARM_UP + 2), looks(recipe, data, device, seed)):
-            ready.step(*batch)
-    for kept in (value for o in optimizers for state in o.state.values() for value in state.values()):
-        kept.zero_()                                         # in its place: a recording knows no other
+    for _, batch in zip(range(WARM_UP + 2), looks(recipe, data, device, seed)):
+        ready.step(*batch)
+    ready.start(build(recipe, data, seed))
     return ready
 
 # %% ../nbs/22d_race.ipynb #fbcedb96
@@ -98,10 +102,15 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
     return log, time.perf_counter() - start
 
 # %% ../nbs/22d_race.ipynb #9ae40bdc
-def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = torch.device("cpu"), compile: str = "off", split: str = "val") -> dict:
+def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = torch.device("cpu"), compile: str = "off", split: str = "val",
+        ready: Ready | None = None,      # prepared for this recipe, or for one with another number of images
+       ) -> dict:
     "One run, after which `split` is read once."
     data = replace(data, train=data.train.to(device))
-    ready = prepare(recipe, data, seed, device, compile)
+    if ready is None:
+        ready = prepare(recipe, data, seed, device, compile)
+    else:
+        ready.start(build(recipe, data, seed))
     log, seconds = timed_steps(recipe, data, ready, seed, device)
     model, gradients = ready.model, ready.gradients
     plain, mirrored = accuracy(model, getattr(data, split), data, gradients.amp)
@@ -121,13 +130,13 @@ CHANGES = {
     "all-and-optimizers": dict(TOGETHER, momentum=0.9, beta2=0.95, by_head=True)}
 LONG = dict(TOGETHER, flip="alternate")                                                               # for two passes
 SECOND = dict(LONG, rope=True, momentum=0.9, beta2=0.95, by_head=True)                                # what the second records add
-ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, whiten=True, rope=True, batch=1024, lr=2e-3, muon_lr=0.03, by_head=True, beta2=0.95, flip="alternate", randaugment=2, mixup=0.8, cutmix=1.0, smoothing=0.1)    # close to the recipe best-gpu; not measured yet
+ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, whiten=True, rope=True, batch=1024, lr=2e-3, muon_lr=0.03, by_head=True, beta2=0.95, flip="alternate", randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, smoothing=0.1)    # the recipe best-gpu
 RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
          "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
          "record-plain-2": Recipe(**SECOND, images=80_000), "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"), "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
          "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"), "record-80-2": Recipe(**{**SECOND, "crop": 2}, images=170_000),      # on the original images
-         "gpu-94": Recipe(**ON_GPU, images=3_500_000), "gpu-95": Recipe(**ON_GPU, images=6_500_000)}
-BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999)      # settings that older files lack, and what they were then
+         "gpu-heavy": Recipe(**ON_GPU, images=3_000_000), "gpu-light": Recipe(**{**ON_GPU, "randaugment": 1, "mixup": 0.0, "mix_prob": 0.5}, images=3_000_000), "gpu-rates": Recipe(**{**ON_GPU, "lr": 3e-3, "muon_lr": 0.05}, images=3_000_000)}
+BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999, mix_prob=1.0)      # settings that older files lack, and what they were then
 
 # %% ../nbs/22d_race.ipynb #c7783476
 def differs(kept: dict, wanted: dict) -> str:
@@ -193,11 +202,14 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         if getattr(images_of, split) is None:
             raise InputError(f"{name} is measured on {split} images, and {images_of.name} has none")
         found[name] = read_runs(Path(out)/f"{name}.json", name, {"recipe": asdict(recipes[name]), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split})
+    ready = prepared = None
     for name, recipe in recipes.items():
-        result = found[name]
+        result, alike = found[name], replace(recipe, images=recipe.batch)
+        how = {"auto": "graphs" if target.type == "cuda" and not recipe.sparse else "off"}.get(compile, compile)
         for seed in sorted(set(range(seeds)) - {kept["seed"] for kept in result["runs"]}):
-            how = {"auto": "graphs" if target.type == "cuda" and not recipe.sparse else "off"}.get(compile, compile)
-            result["runs"].append(run(recipe, images_of, seed, target, how, result["split"]))
+            if prepared != alike:
+                ready, prepared = prepare(recipe, images_of, seed, target, how), alike
+            result["runs"].append(run(recipe, images_of, seed, target, how, result["split"], ready))
             write_json(Path(out)/f"{name}.json", result)
         print(describe(result), flush=True)
     return found

@@ -12,7 +12,7 @@ from typing import Iterator
 import torch
 from torch import Tensor
 
-from .core import InputError
+from .core import InputError, sent
 
 # %% ../nbs/06_data.ipynb #33806431
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Split:
     def read(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:   # indices of each batch
         "The batches with these indices."
         for index in parts:
-            index = index.to(self.images.device, non_blocking=self.images.is_cuda)
+            index = sent(index, self.images.device)
             yield self.images[index], self.labels[index]
 
 # %% ../nbs/06_data.ipynb #f0881541
@@ -102,7 +102,7 @@ def normalize(images: Tensor,      # (B, C, H, W): uint8, or float 0–1
               std: list[float],
              ) -> Tensor:          # (B, C, H, W) float, about mean 0 and deviation 1
     "Turn pixels into what the model reads."
-    mean, std = (torch.tensor(v).to(images.device, non_blocking=images.is_cuda).view(1, -1, 1, 1) for v in (mean, std))
+    mean, std = (sent(torch.tensor(v), images.device).view(1, -1, 1, 1) for v in (mean, std))
     if images.is_floating_point():
         return (images - mean).div_(std)
     return images.float().div_(255).sub_(mean).div_(std)      # in place, in the new floats

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .core import InputError, check_types
+from .core import InputError, check_types, sent
 from .mixing import mix
 from .policy import AugmentConfig, augment, batches_at_once, draw, together
 from .splits import ImageData, normalize
@@ -59,6 +59,7 @@ class Recipe:
         randaugment: RandAugment's operations for each image
         mixup: alpha of MixUp
         cutmix: alpha of CutMix
+        mix_prob: chance that an image is mixed, where mixup or cutmix is on
         average: share of the steps, at the end, whose weights are averaged
         sparse: share of the tokens left out at random, from the start on
         sparse_until: share of the steps after which all tokens take part
@@ -94,6 +95,7 @@ class Recipe:
     randaugment: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mix_prob: float = 1.0
     average: float = 0.0
     sparse: float = 0.0
     sparse_until: float = 0.6
@@ -111,6 +113,8 @@ class Recipe:
         for name in ("lr", "muon_lr", "clip", "pos_scale", "weight_decay", "crop"):
             if getattr(self, name) < 0 or name == "clip" and self.clip == 0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {'more than' if name == 'clip' else 'at least'} 0")
+        if not 0 <= self.mix_prob <= 1:
+            raise InputError(f"mix_prob is {self.mix_prob}; it must be at least 0 and at most 1")
         if (self.rope or self.rel_pos) and self.sparse:
             raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the first ones")
         if self.average and self.stem == "overlap":
@@ -152,7 +156,7 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
     generator, n, epoch = torch.Generator().manual_seed(seed), len(images), 0
     if n < recipe.batch:
         raise InputError(f"batch is {recipe.batch}, but there are only {n} training images")
-    cfg = AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup, cutmix=recipe.cutmix)
+    cfg = AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup, cutmix=recipe.cutmix, mix_prob=recipe.mix_prob)
     first = torch.randint(2, (n,), generator=generator)      # which images the first pass mirrors
     at_once = batches_at_once(recipe.batch, images.shape[1:], device)
     while True:
@@ -161,7 +165,7 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
             draws = together([draw(cfg, recipe.batch, *images.shape[-2:], generator) for _ in range(len(index) // recipe.batch)])
             if recipe.flip == "alternate":
                 draws["heads"] = (first[index] + epoch) % 2 == 1      # [airbench, §3.6]
-            here = index.to(device, non_blocking=True)
+            here = sent(index, device)
             x, y = normalize(augment(images[here], draws, cfg, data.mean), data.mean, data.std), labels[here]
             pair = mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y)
             yield from zip(*(t.split(recipe.batch) for t in pair))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .amp import choose_amp
 from .checkpoint import check_images, images_used, load_weights, random_states, set_random_states
 from .colour import to_bytes
-from .core import InputError
+from .core import InputError, sent
 from .distributed import anyone, average, from_first, join, my_rows, parallel, rank, same_values, world_size
 from .ema import EMA
 from .evaluation import evaluate
@@ -101,7 +101,7 @@ class Steps:
         cfg, data, first = self.cfg, self.data, self.batch if first is None else first
         each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i)) for i in range(max(1, len(images) // self.size))]
         drawn = together([{name: values[self.rows] for name, values in one.items()} for one in each])
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        images, labels = sent(images, self.device), sent(labels, self.device)
         images = normalize(augment(images, drawn, cfg, data.mean), data.mean, data.std)
         return mix(images, labels, drawn["share"], drawn["pasted"], data.num_classes) if "share" in drawn else (images, labels)
 
