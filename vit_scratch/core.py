@@ -67,7 +67,7 @@ def pick_device(name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
 
 # %% ../nbs/00_core.ipynb #00sent02
 def sent(t: Tensor, device: torch.device) -> Tensor:
-    "The tensor on a device; to a GPU it goes through pinned memory, and nobody waits."
+    "The tensor on a device; to a GPU it goes through pinned memory, from which it is fetched without anybody waiting."
     if device.type != "cuda" or t.is_cuda:
         return t.to(device)
     return t.pin_memory().to(device, non_blocking=True)
