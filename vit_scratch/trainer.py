@@ -93,36 +93,29 @@ class Steps:
             step -= step % per_epoch
         return warmup_cosine(step, (cfg.schedule_epochs or cfg.epochs) * per_epoch, round(cfg.warmup_epochs * per_epoch), cfg.warmup_start, cfg.final_lr)
 
-    def drawn(self, place: int, height: int, width: int) -> dict[str, Tensor]:
-        "All random numbers of the epoch's batch at `place`; this process's rows."
-        return {name: values[self.rows] for name, values in draw(self.cfg, self.cfg.batch_size, height, width, self.draws(self.epoch, place)).items()}
-
     def prepare(self, images: Tensor,              # (b, C, H, W) uint8: this process's rows of a batch, or of several, one after the other
                 labels: Tensor,                    # (b,)
                 first: int | None = None,          # the first batch's number in the epoch; left out, where the run is
-                ahead: list[dict] = (),            # what was drawn before, for the first of these batches
                ) -> tuple[Tensor, Tensor]:
         "What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are mixed."
         cfg, data, first = self.cfg, self.data, self.batch if first is None else first
-        drawn = together([*ahead, *(self.drawn(first + i, *images.shape[-2:]) for i in range(len(ahead), max(1, len(images) // self.size)))])
+        each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i)) for i in range(max(1, len(images) // self.size))]
+        drawn = together([{name: values[self.rows] for name, values in one.items()} for one in each])
         images, labels = sent(images, self.device), sent(labels, self.device)
         images = normalize(augment(images, drawn, cfg, data.mean), data.mean, data.std)
         return mix(images, labels, drawn["share"], drawn["pasted"], data.num_classes) if "share" in drawn else (images, labels)
 
     def todo(self) -> Iterator[tuple[Tensor, Tensor]]:
         "The rest of the epoch's batches, on a GPU prepared several at a time."
-        first, ahead = self.batch - self.batch % self.at_once, []      # the same batches go together whenever one starts
+        first = self.batch - self.batch % self.at_once      # the same batches go together whenever one starts
         read = batches(self.train_split, self.cfg.batch_size, self.draws(self.epoch), first, self.rows)
         if self.at_once == 1:
             yield from read
         while group := list(islice(read, self.at_once)):
-            images, labels = (torch.cat(parts) for parts in zip(*group))
-            ready, ahead = self.prepare(images, labels, first, ahead), []
+            ready = self.prepare(*(torch.cat(parts) for parts in zip(*group)), first)
             for place, pair in enumerate(zip(*(t.split(self.size) for t in ready)), first):
                 if place >= self.batch:
                     yield pair
-                if place + self.at_once < self.steps_per_epoch:
-                    ahead.append(self.drawn(place + self.at_once, *images.shape[-2:]))      # the next group's, while the GPU works
             first += len(group)
 
     def learn(self, images: Tensor, targets: Tensor) -> Tensor:      # as `prepare` returns them
