@@ -1,4 +1,4 @@
-"""Our attention kernel beside torch's on a GPU, in about a minute:   python tools/gpu_kernel.py RESULT.json [--sizes 2: the first two only]
+"""Our attention kernel beside torch's on a GPU, in about a minute:   python tools/gpu_kernel.py RESULT.json [--sizes 2: the first two only; 0: torch's three kernels beside each other only]
 
 Milliseconds (median of many), and how far each is from 64-bit arithmetic.
 """
@@ -7,6 +7,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vit_scratch.kernel as kernel
 from vit_scratch.core import environment, set_seed, write_json
@@ -14,6 +15,7 @@ from vit_scratch.kernel_choice import own_kernel
 from vit_scratch.rotary import RotaryAttention
 
 SIZES = [(512, 6, 32, (8, 8), 0), (512, 6, 32, (8, 8), 1), (256, 6, 32, (8, 16), 0), (512, 3, 64, (8, 8), 0), (2048, 6, 32, (4, 4), 0)]      # images, heads, d, grid, tokens in front
+LENGTHS = [(6, 32, 64), (6, 32, 65), (3, 64, 64), (3, 64, 65), (8, 32, 65), (6, 32, 97), (6, 32, 197), (3, 64, 197)]      # heads, d, tokens, for torch's kernels alone
 STREAM = torch.cuda.Stream() if torch.cuda.is_available() else None      # for all of it: what is recorded must not wait for another
 
 
@@ -87,13 +89,37 @@ def warps() -> dict:
     return report
 
 
+def torchs(h: int, d: int, T: int, B: int = 1024, device: str = "cuda") -> dict:
+    "Milliseconds of torch's three fused kernels, forwards and both ways, on queries, keys and values as a layer cuts them from one product; None for one that refuses."
+    row = {"images": B, "heads": h, "head_dim": d, "tokens": T}
+    qkv, grad = (torch.randn(B, T, n * h * d, device=device, dtype=torch.bfloat16, requires_grad=n == 3) for n in (3, 1))
+    def attend(backend):
+        q, k, v = (t.unflatten(-1, (h, d)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
+        with sdpa_kernel(backend):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+        try:
+            with torch.no_grad():
+                forward = milliseconds(lambda: attend(backend))
+            row[backend.name] = {"forward_ms": forward, "both_ms": milliseconds(lambda: torch.autograd.grad(attend(backend), qkv, grad))}
+        except RuntimeError:
+            row[backend.name] = None
+    return row
+
+
 if __name__ == "__main__":
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), None) or sys.exit("gpu_kernel: give a file for the result")
+    with torch.cuda.stream(STREAM):
+        theirs_alone = [torchs(*size) for size in LENGTHS]
+    for row in theirs_alone:
+        print({name: value and {k: round(v, 4) for k, v in value.items()} if name.isupper() else value for name, value in row.items()}, flush=True)
     torch.backends.cuda.enable_flash_sdp(False); torch.backends.cuda.enable_cudnn_sdp(False)      # its memory-efficient kernel, the fastest of them at 64 tokens
     with torch.cuda.stream(STREAM):
         report = {"what": "milliseconds in bf16 on a GPU: attention from qkv to its output and back, norms and rotary positions included", "environment": environment(),
-                  "warps": warps(), "sizes": []}
+                  "torchs": theirs_alone, "sizes": []}
         write_json(out, report)
+        if "--sizes" not in sys.argv or int(sys.argv[sys.argv.index("--sizes") + 1]):
+            report["warps"] = warps()
         for size in SIZES[:int(sys.argv[sys.argv.index("--sizes") + 1]) if "--sizes" in sys.argv else None]:
             report["sizes"].append(row := compare(*size))
             print(size, {name: {k: [f"{e:.1e}" for e in v] if k == "errors" else round(v, 4) for k, v in row[name].items()} for name in ("ours", "torch's, compiled")}, flush=True)
