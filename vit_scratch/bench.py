@@ -48,7 +48,7 @@ def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:      
 def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -> dict[str, float]:
     "What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits; memory traffic in GB/s."
     found, n = {}, 8192 if device.type == "cuda" else 2048
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None      # a GPU answers before it has finished
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None      # a GPU answers before it has finished
     def best(step: Callable, amount: float) -> float:
         timed = {"": lambda: (step(), wait())}
         once = max(1e-6, min(take_turns(timed, 2, 1)[""]))
@@ -107,13 +107,13 @@ def heard(lines: Iterable[str]) -> dict:
     return json.loads(next((line for line in lines if line.startswith("@")), '@{"failed": "its process ended"}')[1:])
 
 def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str, compile: bool):
-    "A player's process: one step for every line that comes in."
+    "A player's process: one step for every line that comes in, or ten on a GPU."
     device, start = torch.device(device), time.perf_counter()
     gpu = device.type == "cuda"
-    wait, in_a_row = (torch.cuda.synchronize, 10) if gpu else (lambda: None, 1)      # a GPU answers before it has finished; in training nobody waits for that
+    wait, in_a_row = (lambda: torch.cuda.synchronize(device), 10) if gpu else (lambda: None, 1)      # a GPU answers before it has finished; in training nobody waits for that
     try:
         step = prepare(name, cfg, kind, batch, amp, device, compile)
-        before = torch.cuda.memory_allocated() / 1e6 if gpu else megabytes("VmRSS")
+        before = torch.cuda.memory_allocated(device) / 1e6 if gpu else megabytes("VmRSS")
         for _ in range(WARM_UP + 2 if gpu and compile else 1):      # what is recorded, is so after some steps
             step()
     except Exception as error:       # whatever a compiler may raise: the table says so, the others go on
@@ -126,7 +126,7 @@ def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str
             step()
         wait()
         say(seconds=(time.perf_counter() - start) / in_a_row)
-    say(peak_mb=(torch.cuda.max_memory_allocated() / 1e6 if gpu else megabytes("VmHWM")) - before)
+    say(peak_mb=(torch.cuda.max_memory_allocated(device) / 1e6 if gpu else megabytes("VmHWM")) - before)
 
 class Player:
     "The other end: a process that runs `play`."
@@ -162,7 +162,7 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
     players = {}
     for name, compiled in modes.items():
         players[name] = Player(name, cfg, kind, batch, amp, str(device), compiled)
-        if any(modes.values()) and device.type == "cpu":
+        if any(modes.values()) and device.type != "cuda":
             players[name].begin()        # one after the other, so that the seconds are its own; beside a GPU there are cores enough
     rows = {name: {"size": label, "tokens": cfg.grid_size[0] * cfg.grid_size[1] + 1, "batch": batch, "kind": kind, "compiled": modes[name], "implementation": name, **player.begin()}
             for name, player in players.items()}

@@ -152,7 +152,9 @@ def rate(recipe: Recipe, done: float) -> float:      # done: share of the run, 0
 
 # %% ../nbs/22c_sprint.ipynb #78f8ad06
 def plans(recipe: Recipe, n: int, height: int, width: int, seed: int) -> Iterator[tuple[Tensor, dict]]:
-    "For each batch, pass after pass: which of n images it shows, (batch,), and all that is drawn for them. Nothing here touches an image."
+    "For each batch, pass after pass: which of n images it shows, (batch,), and all that is drawn for them. Nothing here touches an image. Raises `InputError` for fewer images than a batch."
+    if n < recipe.batch:
+        raise InputError(f"batch is {recipe.batch}, but there are only {n} training images")
     cfg, generator, epoch = augmentation(recipe), torch.Generator().manual_seed(seed), 0
     first = torch.randint(2, (n,), generator=generator)      # which images the first pass mirrors
     while True:
@@ -170,8 +172,6 @@ def augmentation(recipe: Recipe) -> AugmentConfig:
 def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     "Batches for ever, pass after pass: images (B, C, H, W) float, normalised; targets (B,) or, mixed, (B, num_classes)."
     images, labels = data.train.images.to(device), data.train.labels.to(device)
-    if len(images) < recipe.batch:
-        raise InputError(f"batch is {recipe.batch}, but there are only {len(images)} training images")
     plan, group = plans(recipe, len(images), *images.shape[-2:], seed), []
     at_once = batches_at_once(recipe.batch, images.shape[1:], device)
     while True:
