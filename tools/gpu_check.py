@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vit_scratch.core import InputError, environment, set_seed, write_json
+from vit_scratch.core import InputError, environment, set_seed, wait_for, write_json
 from vit_scratch.data import load_data
 from vit_scratch.errors import write_report
 from vit_scratch.explain import METHODS, explain
@@ -28,11 +28,6 @@ EVERYTHING = dict(rotation=15, brightness=0.2, contrast=0.2, saturation=0.2, hue
 MODEL = ViTConfig(embed_dim=128, depth=4, num_heads=4, pool="mean", qk_norm=True)
 
 
-def synchronize(device: str):
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def same_augmentation(data, device: str) -> dict:
     "The same draws on the processor and on the device: the share of values more than a byte apart, and the device's rate."
     cfg, images, labels = AugmentConfig(**EVERYTHING), data.train.images[:512], data.train.labels[:512]
@@ -41,7 +36,7 @@ def same_augmentation(data, device: str) -> dict:
     x, start = images.to(device), time.perf_counter()
     for _ in range(20):
         augment(x, drawn, cfg, data.mean)
-    synchronize(device)
+    wait_for(torch.device(device))
     return {"share_of_values_off": ((results[0] - results[1]).abs() > 1/255).float().mean().item(), "images_per_second": 20 * 512 / (time.perf_counter() - start)}
 
 
@@ -104,7 +99,7 @@ def fast_steps(data, device: str) -> dict:
             steps.step(images, labels)
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("default")
-        synchronize(device)
+        wait_for(torch.device(device))
         return {"loss": float(steps.loss_sum) / steps.batch, "images_per_second": 5120 / (time.perf_counter() - start), "compile_seconds": steps.gradients.seconds}
     report = {compile: ten_steps(compile) for compile in ("off", "on", "graphs")}
     try:

@@ -109,6 +109,7 @@ def torchs(h: int, d: int, T: int, B: int = 1024, device: str = "cuda") -> dict:
 
 if __name__ == "__main__":
     out = next((a for a in sys.argv[1:] if a.endswith(".json")), None) or sys.exit("gpu_kernel: give a file for the result")
+    sizes = SIZES[:int(sys.argv[sys.argv.index("--sizes") + 1])] if "--sizes" in sys.argv else SIZES
     with torch.cuda.stream(STREAM):
         theirs_alone = [torchs(*size) for size in LENGTHS]
     for row in theirs_alone:
@@ -118,9 +119,9 @@ if __name__ == "__main__":
         report = {"what": "milliseconds in bf16 on a GPU: attention from qkv to its output and back, norms and rotary positions included", "environment": environment(),
                   "torchs": theirs_alone, "sizes": []}
         write_json(out, report)
-        if "--sizes" not in sys.argv or int(sys.argv[sys.argv.index("--sizes") + 1]):
+        if sizes:
             report["warps"] = warps()
-        for size in SIZES[:int(sys.argv[sys.argv.index("--sizes") + 1]) if "--sizes" in sys.argv else None]:
+        for size in sizes:
             report["sizes"].append(row := compare(*size))
             print(size, {name: {k: [f"{e:.1e}" for e in v] if k == "errors" else round(v, 4) for k, v in row[name].items()} for name in ("ours", "torch's, compiled")}, flush=True)
             write_json(out, report)

@@ -4,16 +4,15 @@ One model, noise for images. Each way of making a step: milliseconds for a step 
 """
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from unittest.mock import patch
 
 import torch
 
 import vit_scratch.kernel_choice as kernel_choice
-from vit_scratch import augment, colour, mixing, policy, splits, trainer as loop
 from vit_scratch.bench import ceilings, operations
-from vit_scratch.core import environment, set_seed, write_json
+from vit_scratch.core import environment, set_seed, wait_for, write_json
 from vit_scratch.settings import TrainConfig
 from vit_scratch.splits import ImageData, Split
 from vit_scratch.trainer import Trainer
@@ -32,32 +31,27 @@ def noise(n: int) -> ImageData:
     return ImageData("noise", list("abcdefghij"), Split(images, labels), Split(images[:100], labels[:100]), None, [0.49, 0.48, 0.45], [0.25, 0.24, 0.26])
 
 
-def synchronize(device: str):
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def milliseconds(work, n: int, device: str) -> tuple[float, float]:
     "For one of `n` calls: until the device is done, and until the processor has started it."
     work()
-    synchronize(device)
+    wait_for(torch.device(device))
     start = time.perf_counter()
     for _ in range(n):
         work()
     started = time.perf_counter() - start
-    synchronize(device)
+    wait_for(torch.device(device))
     return 1000 * (time.perf_counter() - start) / n, 1000 * started / n
 
 
 def an_epoch(trainer: Trainer, device: str) -> tuple[float, float]:
     "The same for the steps of an epoch, images prepared and all."
     trainer.batch = 0
-    synchronize(device)
+    wait_for(torch.device(device))
     start = time.perf_counter()
     for batch in trainer.todo():
         trainer.step(*batch)
     started = time.perf_counter() - start
-    synchronize(device)
+    wait_for(torch.device(device))
     return tuple(1000 * t / trainer.steps_per_epoch for t in (time.perf_counter() - start, started))
 
 
@@ -66,7 +60,7 @@ def preparing(trainer: Trainer) -> float:
     trainer.batch, start = 0, time.perf_counter()
     for _ in trainer.todo():
         trainer.batch += 1
-    synchronize(trainer.device.type)
+    wait_for(trainer.device)
     return 1000 * (time.perf_counter() - start) / trainer.steps_per_epoch
 
 
@@ -97,18 +91,10 @@ def roofline(device: str) -> dict:
     return {"images": n, "operations_of_a_step": 3 * operations(MODEL), "ceilings": ceilings(torch.device(device)), "stages": rows}
 
 
-def from_ordinary_memory(stack: ExitStack):
-    "Send to the GPU as before `sent`."
-    for module in (augment, colour, mixing, policy, splits, loop):
-        stack.enter_context(patch.object(module, "sent", lambda t, device: t.to(device, non_blocking=True)))
-
-
 def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO, batch_size: int = 512, pinned: bool = True) -> dict:
     kernel_choice.OWN_UP_TO = own
     set_seed(0)
-    with ExitStack() as stack:
-        if not pinned:
-            from_ordinary_memory(stack)
+    with nullcontext() if pinned else patch.object(torch.Tensor, "pin_memory", lambda t: t):      # `sent` then sends from ordinary memory
         return measure_step(data, device, compile, batch_size)
 
 

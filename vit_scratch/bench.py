@@ -15,7 +15,7 @@ from typing import Callable, Iterable
 import torch
 
 from .amp import choose_amp
-from .core import InputError, environment, pick_device, write_json
+from .core import InputError, environment, pick_device, wait_for, write_json
 from .fast import forward_in_parts, keep_memory
 from .peers import check_common, implementations, inference, installed, our_training_step, training_step
 from .recorded import WARM_UP
@@ -48,9 +48,8 @@ def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:      
 def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -> dict[str, float]:
     "What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits; memory traffic in GB/s."
     found, n = {}, 8192 if device.type == "cuda" else 2048
-    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None      # a GPU answers before it has finished
     def best(step: Callable, amount: float) -> float:
-        timed = {"": lambda: (step(), wait())}
+        timed = {"": lambda: (step(), wait_for(device))}
         once = max(1e-6, min(take_turns(timed, 2, 1)[""]))
         return max(amount / s for s in take_turns(timed, max(3, min(50, int(seconds / once))), 0)[""])
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -110,7 +109,7 @@ def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str
     "A player's process: one step for every line that comes in, or ten on a GPU."
     device, start = torch.device(device), time.perf_counter()
     gpu = device.type == "cuda"
-    wait, in_a_row = (lambda: torch.cuda.synchronize(device), 10) if gpu else (lambda: None, 1)      # a GPU answers before it has finished; in training nobody waits for that
+    in_a_row = 10 if gpu else 1      # a GPU answers before it has finished, and in training nobody waits for that
     try:
         step = prepare(name, cfg, kind, batch, amp, device, compile)
         before = torch.cuda.memory_allocated(device) / 1e6 if gpu else megabytes("VmRSS")
@@ -118,13 +117,13 @@ def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str
             step()
     except Exception as error:       # whatever a compiler may raise: the table says so, the others go on
         return say(failed=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
-    wait()
+    wait_for(device)
     say(first_seconds=time.perf_counter() - start)
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(in_a_row):
             step()
-        wait()
+        wait_for(device)
         say(seconds=(time.perf_counter() - start) / in_a_row)
     say(peak_mb=(torch.cuda.max_memory_allocated(device) / 1e6 if gpu else megabytes("VmHWM")) - before)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from .amp import choose_amp
 from .bench import heard
-from .core import InputError, environment, pick_device, write_json
+from .core import InputError, environment, pick_device, wait_for, write_json
 from .data import load_data
 from .peers import as_timm, as_torch
 from .settings import TrainConfig
@@ -92,8 +92,7 @@ def run_for(name: str, folder: str, seconds: float, batch: int, amp: str, device
     importlib.import_module(NEEDS[name])                 # nobody pays for imports
     device, seen, start = torch.device(device), [], time.perf_counter()
     for images in PIPELINES[name](Path(folder), batch, amp, device):
-        if device.type == "cuda":
-            torch.cuda.synchronize()                     # a GPU answers before it has finished
+        wait_for(device)                                 # a GPU answers before it has finished
         seen.append((time.perf_counter() - start, images))
         if seen[-1][0] > seconds:
             break

@@ -7,7 +7,7 @@ __all__ = ['TOGETHER', 'CHANGES', 'LONG', 'SECOND', 'ON_GPU', 'LIGHT', 'RACES', 
            'timed_steps', 'run', 'differs', 'read_runs', 'describe', 'speedrun']
 
 # %% ../nbs/22d_race.ipynb #345e64b3
-import json, statistics, time
+import copy, json, statistics, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .amp import choose_amp
-from .core import InputError, code_version, environment, pick_device, write_json
+from .core import InputError, code_version, environment, pick_device, wait_for, write_json
 from .data import load_data
 from .evaluation import predict_logits
 from .fast import Gradients, keep_memory
@@ -53,7 +53,8 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     if recipe.sparse and compile != "off":
         raise InputError("sparse needs compile off: a compiled model does not notice hooks that come later")
     keep_memory()
-    model, amp = build(recipe, data, seed).to(device).train(), choose_amp("auto", device)
+    at_start = build(recipe, data, seed)
+    model, amp = copy.deepcopy(at_start).to(device).train(), choose_amp("auto", device)
     gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing, compile="off" if compile == "off" else "on", workers=1 if recipe.sparse else 0)      # fp16 would need a scaler; tokens are drawn in one order
     optimizers = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay, beta2=recipe.beta2, momentum=recipe.momentum, by_head=recipe.by_head)
     def step(images: Tensor, targets: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     set_lr(optimizers, 0.0)
     for _, batch in zip(range(WARM_UP + 2), looks(recipe, data, device, seed)):
         ready.step(*batch)
-    ready.start(build(recipe, data, seed))
+    ready.start(at_start)
     return ready
 
 # %% ../nbs/22d_race.ipynb #fbcedb96
@@ -81,9 +82,8 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
     model = ready.model
     average = AveragedModel(model) if recipe.average else None      # the mean of the last steps' weights [SWA, §3]
     sparse = Sparse(model, recipe.sparse, seed) if recipe.sparse else None
-    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
     marks, log, losses = {total * i // 20 for i in range(1, 21)}, [], []
-    wait()                                                   # a GPU may still be busy preparing
+    wait_for(device)                                         # it may still be busy preparing
     start = time.perf_counter()
     for step in range(total):
         if sparse and (step >= total * recipe.sparse_until or step == total - 1):
@@ -98,24 +98,21 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
             losses = []
     if average:
         model.load_state_dict(average.module.state_dict())
-    wait()
+    wait_for(device)
     return log, time.perf_counter() - start
 
 # %% ../nbs/22d_race.ipynb #9ae40bdc
 def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = torch.device("cpu"), compile: str = "off", split: str = "val",
-        ready: Ready | None = None,      # prepared for this recipe, or for one with another number of images
+        ready: Ready | None = None,      # at this seed's start, prepared for this recipe or one with another number of images
        ) -> dict:
     "One run, after which `split` is read once."
     data = replace(data, train=data.train.to(device))
-    if ready is None:
-        ready = prepare(recipe, data, seed, device, compile)
-    else:
-        ready.start(build(recipe, data, seed))
+    ready = ready or prepare(recipe, data, seed, device, compile)
     log, seconds = timed_steps(recipe, data, ready, seed, device)
     model, gradients = ready.model, ready.gradients
     plain, mirrored = accuracy(model, getattr(data, split), data, gradients.amp)
-    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds, "images": log[-1]["images"], "compile_seconds": gradients.seconds,      # of preparing: once for all seeds
-           
+    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds, "images": log[-1]["images"],
+            "compile_seconds": gradients.seconds,      # of preparing: once for all seeds
             "parameters": sum(p.numel() for p in model.parameters()), "device": str(device), "compile": compile, "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
 
 # %% ../nbs/22d_race.ipynb #d5eaf99d
@@ -210,7 +207,9 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         result, alike = found[name], replace(recipe, images=recipe.batch)
         how = {"auto": "graphs" if target.type == "cuda" and not recipe.sparse else "off"}.get(compile, compile)
         for seed in sorted(set(range(seeds)) - {kept["seed"] for kept in result["runs"]}):
-            if prepared != alike:
+            if prepared == alike:
+                ready.start(build(recipe, images_of, seed))
+            else:
                 ready = None                           # its memory first
                 ready, prepared = prepare(recipe, images_of, seed, target, how), alike
             result["runs"].append(run(recipe, images_of, seed, target, how, result["split"], ready))
