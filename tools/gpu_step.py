@@ -91,8 +91,8 @@ def roofline(device: str) -> dict:
     return {"images": n, "operations_of_a_step": 3 * operations(MODEL), "ceilings": ceilings(torch.device(device)), "stages": rows}
 
 
-def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO, batch_size: int = 512, pinned: bool = True) -> dict:
-    kernel_choice.OWN_UP_TO = own
+def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO["cuda"], batch_size: int = 512, pinned: bool = True) -> dict:
+    kernel_choice.OWN_UP_TO["cuda"] = own
     set_seed(0)
     with nullcontext() if pinned else patch.object(torch.Tensor, "pin_memory", lambda t: t):      # `sent` then sends from ordinary memory
         return measure_step(data, device, compile, batch_size)
