@@ -1,4 +1,4 @@
-"""Attention between its projections on a processor, our kernel beside torch's plain path, and whole models with it and without, in about ten minutes:   python tools/cpu_kernel.py RESULT.json
+"""Attention between its projections on a processor, our kernel beside torch's paths, and whole models with it and without, in about ten minutes:   python tools/cpu_kernel.py RESULT.json
 
 Milliseconds on one core and images a second on all, in turns (medians, quartiles), and how far each is from 64-bit arithmetic. The file is written after each model.
 """
@@ -9,6 +9,7 @@ from statistics import quantiles
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 
 from vit_scratch import kernel_choice
 from vit_scratch.amp import autocast
@@ -40,6 +41,12 @@ def plain(attn, qkv):
         return (attention_weights(q, k) @ v).transpose(1, 2).flatten(2)
 
 
+def fused(attn, qkv):
+    with autocast("bf16", qkv.device):
+        q, k, v = attn.heads(qkv)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 def ours(attn, qkv):
     with autocast("bf16", qkv.device):
         return kernel_choice.own_kernel(attn, qkv)
@@ -65,9 +72,10 @@ def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: boo
         out = (attention_weights(q, k) @ v).transpose(1, 2).flatten(2)
         exact = out.detach(), torch.autograd.grad(out, twin, grad.double())[0]
         attn.float()
-    times = {(way, both): [] for way in (plain, ours) for both in (False, True)}
+    ways = (plain, ours, fused) if T > 1000 else (plain, ours)      # for short sequences the fused kernel's backward pass is far slower (chapter 21)
+    times = {(way, both): [] for way in ways for both in (False, True)}
     for i in range(ROUNDS + 2):      # two to warm up
-        for way in (plain, ours):
+        for way in ways:
             start = time.perf_counter()
             with torch.no_grad():
                 way(attn, qkv)
@@ -76,7 +84,7 @@ def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: boo
             torch.autograd.grad(out, qkv, grad)
             if i > 1:
                 times[way, False].append(middle - start), times[way, True].append(time.perf_counter() - middle)
-    for way in (plain, ours):
+    for way in ways:
         out = way(attn, qkv)
         found = {f"{name}_ms": 1e3 * quantiles(times[way, both], n=4)[1] for name, both in (("forward", False), ("both", True))}
         if exact:
@@ -112,7 +120,7 @@ def main(path: str):
     keep_memory()
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    report = {"what": "attention between its projections, by our kernel for a processor and torch's plain path; one core, in turns", "tflops_one_core": ceilings()["tflops_bf16"],
+    report = {"what": "attention between its projections, by our kernel for a processor and torch's paths; one core, in turns", "tflops_one_core": ceilings()["tflops_bf16"],
               "compiler": subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.splitlines()[0], "environment": environment(), "alone": [], "models": []}
     for size in ALONE:
         report["alone"].append(alone(*size))

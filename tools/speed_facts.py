@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from vit_scratch import attention, bench
+from vit_scratch import attention, bench, kernel_choice
 from vit_scratch.amp import choose_amp
 from vit_scratch.bench import LENGTHS, SIZES, Player, batch_for, ceilings, operations, spread, take_turns
 from vit_scratch.core import environment, write_json
@@ -23,7 +23,9 @@ from vit_scratch.vit import ViT, ViTConfig
 CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
 CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
            "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "side by side": "plain parts kept adamw token side", "compiled": "plain parts kept adamw token compiled",
-           "compiled, side by side, Python between": "plain parts kept adamw token compiled side python", "compiled, side by side": "plain parts kept adamw token compiled side"}
+           "compiled, side by side, Python between": "plain parts kept adamw token compiled side python", "compiled, side by side": "plain parts kept adamw token compiled side",
+           "side by side, our kernel": "plain parts kept adamw token side kernel", "compiled, side by side, our kernel": "plain parts kept adamw token compiled side kernel"}
+NO_KERNEL = patch.object(kernel_choice, "kernel_works", lambda device: False)
 
 
 def prepare(name, cfg, kind, batch, amp, device, compile):
@@ -31,6 +33,8 @@ def prepare(name, cfg, kind, batch, amp, device, compile):
     done = CHANGES[name].split()
     if "plain" not in done:
         attention.plain_is_faster = lambda q: False
+    if "kernel" not in done:
+        NO_KERNEL.start()
     if "kept" in done:
         keep_memory()
     if "token" not in done:
@@ -102,7 +106,7 @@ def measure_parts(rounds, amp):
 
 
 def measure_paths(rounds, amp):
-    "Whole models, three blocks deep, with attention's two paths, in turns: training in parts side by side, and inference."
+    "Whole models, three blocks deep, with attention's two paths and without our kernel, in turns: training in parts side by side, and inference."
     rows = []
     for side in (8, 12, 16, 24, 32, 40, 48):
         cfg = ViTConfig(img_size=4 * side, mlp_ratio=2.0, depth=3)
@@ -114,7 +118,7 @@ def measure_paths(rounds, amp):
             for path in ("plain", "fused"):
                 step = (lambda gradients=Gradients(model, amp): gradients(x, y)) if kind == "train" else inference(model, x, amp, forward_in_parts)
                 def chosen(step=step, plain=path == "plain"):
-                    with patch.object(attention, "plain_is_faster", lambda k: plain):
+                    with NO_KERNEL, patch.object(attention, "plain_is_faster", lambda k: plain):
                         step()
                 steps[path] = chosen
             for path, seconds in take_turns(steps, rounds).items():
@@ -156,7 +160,7 @@ def stages(n, cfg, device=CPU):
 def operations_done(amp):
     "Operations of the matrix products of one image's training step, as torch counts them while they run: the last block's patches are left out."
     model = ViT(CFG).train()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, NO_KERNEL:      # torch cannot look into our kernel, which computes the same products
         Gradients(model, amp, part=4)(torch.randn(4, 3, CFG.img_size, CFG.img_size), torch.zeros(4, dtype=torch.long))
     return counter.get_total_flops() / 4
 

@@ -111,7 +111,7 @@ class Attention(nn.Module):
         return None, None
 
     def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`
-        if mask is None and first is None and own_kernel_runs(self, x):      # on a GPU, for short sequences
+        if mask is None and first is None and own_kernel_runs(self, x):      # in 16 bits, on some machines
             return self.proj_drop(self.proj(own_kernel(self, x)))
         q, k, v = self.heads(x, first)
         mask = self.score_bias(mask)
