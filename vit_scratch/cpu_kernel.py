@@ -187,36 +187,43 @@ def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: i
     norms, cos, sin = (None if t is None else t.float().contiguous() for t in (norms, cos, sin))
     library().attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums), ctypes.c_float(d**-0.5))
 
-@torch.library.custom_op("vit_scratch::cpu_attention", mutates_args=())
-def forward_op(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+def forward_now(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
     out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
     call(qkv, None, out, None, h, norms, cos, sin)
     return out
 
-@forward_op.register_fake
-def _(qkv, h, norms, cos, sin):
-    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
-
-@torch.library.custom_op("vit_scratch::cpu_attention_backward", mutates_args=())
-def backward_op(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
+def backward_now(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
     qkv_grad, sums = qkv.new_empty(qkv.shape), qkv.new_zeros(torch.get_num_threads(), 4, qkv.shape[2] // 3 // h, dtype=torch.float32)
     call(qkv, grad, qkv_grad, sums, h, norms, cos, sin)
     return qkv_grad, sums.sum(0)
-
-@backward_op.register_fake
-def _(grad, qkv, h, norms, cos, sin):
-    return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)
 
 def keep(ctx, inputs, output):
     qkv, ctx.h, *others = inputs
     ctx.save_for_backward(qkv, *others)
 
-def backward(ctx, grad):
+def pass_back(ctx, grad, way):
     qkv, norms, cos, sin = ctx.saved_tensors
-    qkv_grad, norms_grad = backward_op(grad, qkv, ctx.h, norms, cos, sin)
+    qkv_grad, norms_grad = way(grad, qkv, ctx.h, norms, cos, sin)
     return qkv_grad, None, None if norms is None else norms_grad.to(norms.dtype), None, None
 
-forward_op.register_autograd(backward, setup_context=keep)
+# %% ../nbs/08m_cpu_kernel.ipynb #08mcpu59
+class AttentionNow(torch.autograd.Function):
+    forward, setup_context = staticmethod(forward_now), staticmethod(keep)
+    @staticmethod
+    def backward(ctx, grad):
+        return pass_back(ctx, grad, backward_now)
+
+forward_op = torch.library.custom_op("vit_scratch::cpu_attention", forward_now, mutates_args=())
+backward_op = torch.library.custom_op("vit_scratch::cpu_attention_backward", backward_now, mutates_args=())
+forward_op.register_autograd(lambda ctx, grad: pass_back(ctx, grad, backward_op), setup_context=keep)
+
+@forward_op.register_fake
+def _(qkv, h, norms, cos, sin):
+    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+
+@backward_op.register_fake
+def _(grad, qkv, h, norms, cos, sin):
+    return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu44
 def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU: queries, keys and values of all heads, side by side
@@ -237,4 +244,4 @@ def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU:
         raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin {None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) for at most {T} places, or left out")
     if any(t is not None and t.device.type != "cpu" for t in (norms, cos, sin)):
         raise InputError("norms, cos and sin must be on the CPU, as qkv is")
-    return forward_op(qkv, num_heads, norms, cos, sin)
+    return (forward_op if torch.compiler.is_compiling() else AttentionNow.apply)(qkv, num_heads, norms, cos, sin)
