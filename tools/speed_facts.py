@@ -61,13 +61,15 @@ class Variant(Player):
         self.first = None
 
 
-def measure_changes(rounds, amp):
+def measure_changes(rounds, amp, names=tuple(CHANGES)[:-2]):
     "Images per second of one training step with the changes made one after the other, in turns."
-    players = {name: Variant(name, amp) for name in CHANGES}
+    players = {name: Variant(name, amp) for name in names}
     first = {name: player.begin() for name, player in players.items()}
     seconds = take_turns({name: player.step for name, player in players.items() if "failed" not in first[name]}, rounds)
-    return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in CHANGES]
+    return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in names]
 
+
+WITH_KERNEL = ("side by side", "side by side, our kernel", "compiled, side by side", "compiled, side by side, our kernel")
 
 TOLD = ("vit_scratch, compiled", "vit-pytorch", "vit-pytorch, compiled", "timm", "timm, compiled", "timm, plain attention", "timm, plain attention, compiled")
 
@@ -192,7 +194,7 @@ def measure_starting(rounds):
     return rows + [{"what": f"compile, {how}", "seconds": seconds(COMPILE.format(workers))} for how, workers in (("one part after the other", 1), ("side by side", 0))]
 
 
-SECTIONS = {"changes": measure_changes, "told": measure_told, "starting": lambda rounds, amp: measure_starting(max(3, rounds // 2)), "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
+SECTIONS = {"changes": measure_changes, "kernel": lambda rounds, amp: measure_changes(2 * rounds, amp, WITH_KERNEL), "told": measure_told, "starting": lambda rounds, amp: measure_starting(max(3, rounds // 2)), "stages": lambda rounds, amp: measure_stages(rounds), "native": lambda rounds, amp: measure_native(2 * rounds, amp),
             "paths": lambda rounds, amp: measure_paths(max(3, rounds // 2), amp), "parts": lambda rounds, amp: measure_parts(max(3, rounds // 2), amp)}
 
 if __name__ == "__main__":
@@ -216,7 +218,7 @@ if __name__ == "__main__":
         result = {"what": "one training step of the small model, batch 256: changes made one after the other, stages of a block; attention's paths and parts of different sizes, for several models", "amp": args.amp, "batch": BATCH,
                   "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp), "ceilings": ceilings(), "environment": environment()}
     for name in args.again or SECTIONS:
-        if name not in ("changes", "told"):      # these run in processes of their own
+        if name not in ("changes", "kernel", "told"):      # these run in processes of their own
             keep_memory()
         result[name] = SECTIONS[name](args.rounds, args.amp)
         result.setdefault("commits", {})[name] = environment()["commit"]
