@@ -63,7 +63,8 @@ template <int d> struct Head {      // one head of one image at a time, in room 
         }
         transposed(k.data(), T, d/2, k_turned.data(), W); row_pairs(v.data(), T, d, v_rows.data());
     }
-    template <class Keep> void weigh(int from, int rows, Keep keep) {      // e^(score − the row's largest), before they are divided by their sum: 1/sum is in `rate`
+    // e^(score − the row's largest), before they are divided by their sum: 1/sum is in `rate`
+    template <class Keep> void weigh(int from, int rows, Keep keep) {
         product(rows, &q[from*d/2], d/2, 1, k_turned.data(), W/16, W, d/2, scores.data(), W);
         float factor = s.scale*1.44269504f;      // e^x = 2^(x/ln 2)
         for (int r = 0; r < rows; r++) {
@@ -90,7 +91,8 @@ template <int d> struct Head {      // one head of one image at a time, in room 
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu24
 BACKWARD = r'''
-    void unprepare(const float* grad, const uint16_t* x, int t, const float* norm, float* sums, uint16_t* to) {      // from the gradient of what `prepare` made to that of x
+    // from the gradient of what `prepare` made to that of x
+    void unprepare(const float* grad, const uint16_t* x, int t, const float* norm, float* sums, uint16_t* to) {
         Floats y[d/16], e[d/16], sum{}, along{};
         EACH(i, d/16) e[i] = get<Floats>(grad + 16*i);
         if (s.cos) EACH(i, d/16) e[i] = e[i]*get<Floats>(&cos[t*d + 16*i]) - shifted<1>(e[i])*get<Floats>(&sin[t*d + 16*i]);      // turned back
@@ -106,7 +108,8 @@ BACKWARD = r'''
         }
         EACH(i, d/16) put16(to + 16*i, e[i]);
     }
-    void through_softmax(int r, bool two) {      // rows r and r + 1: from weights and their gradients to the scores' gradients, in 16 bits and as pairs of rows
+    // rows r and r + 1: from weights and their gradients to the scores' gradients, in 16 bits and as pairs of rows
+    void through_softmax(int r, bool two) {
         float *p = &scores[r*W], *e = &a_grad[r*W], first = rate[r], second = two ? rate[r + 1] : 0;
         Floats sum{}, more{};
         for (int c = 0; c < W; c += 16) {
@@ -118,7 +121,8 @@ BACKWARD = r'''
         for (int c = 0; c < W; c += 16) {
             Words upper = rounded(first*s.scale*get<Floats>(p + c)*(get<Floats>(e + c) - mean)), lower{};
             if (two) lower = rounded(second*s.scale*get<Floats>(p + W + c)*(get<Floats>(e + W + c) - other));
-            put((uint16_t*)&a[r*W/2] + c, __builtin_convertvector(upper, Halves)); if (two) put((uint16_t*)&a[(r + 1)*W/2] + c, __builtin_convertvector(lower, Halves));
+            put((uint16_t*)&a[r*W/2] + c, __builtin_convertvector(upper, Halves));
+            if (two) put((uint16_t*)&a[(r + 1)*W/2] + c, __builtin_convertvector(lower, Halves));
             put(&s_rows[r/2*W + c], upper | lower << 16);
         }
     }
@@ -161,7 +165,8 @@ template <int d> void run(const Call& s, const uint16_t* qkv, const uint16_t* gr
     part(0);
     for (auto& thread : others) thread.join();
 }
-extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums, const float* norms, const float* cos, const float* sin, int B, int T, int h, int d, int prefix, int threads, float scale) {
+extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums, const float* norms, const float* cos, const float* sin,
+                          int B, int T, int h, int d, int prefix, int threads, float scale) {
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
     (d == 16 ? run<16> : d == 32 ? run<32> : run<64>)(s, qkv, grad, to, sums);
 }
@@ -185,7 +190,8 @@ def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: i
     B, T, d = len(qkv), qkv.shape[1], qkv.shape[2] // 3 // h
     qkv, grad = qkv.contiguous(), None if grad is None else grad.contiguous()
     norms, cos, sin = (None if t is None else t.float().contiguous() for t in (norms, cos, sin))
-    library().attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums), ctypes.c_float(d**-0.5))
+    prefix, threads = 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums)
+    library().attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads, ctypes.c_float(d**-0.5))
 
 def forward_now(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
     out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)

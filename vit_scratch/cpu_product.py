@@ -59,7 +59,10 @@ template <int n> INLINE Floats shifted(Floats x) {      // lane i gets what lane
 }
 INLINE float total(Floats x) { x += shifted<8>(x); x += shifted<4>(x); x += shifted<2>(x); x += shifted<1>(x); return x[0]; }
 INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-INLINE float largest(Floats x) { x = larger(x, shifted<8>(x)); x = larger(x, shifted<4>(x)); x = larger(x, shifted<2>(x)); return larger(x, shifted<1>(x))[0]; }
+INLINE float largest(Floats x) {
+    x = larger(x, shifted<8>(x)); x = larger(x, shifted<4>(x)); x = larger(x, shifted<2>(x));
+    return larger(x, shifted<1>(x))[0];
+}
 
 INLINE Floats power_of_two(Floats x) {      // 2^x for x ≤ 0, to five digits: a polynomial for the fraction, the whole part into the exponent's bits
     Floats low = Floats{} - 126.0f;
@@ -81,7 +84,8 @@ def make_library(source: str, flags: list[str], path: Path):
     made = subprocess.run(["g++", *flags, "-x", "c++", "-", "-o", here], input=source, capture_output=True, encoding="utf-8")
     if made.returncode:
         os.unlink(here)
-        raise InputError(f"g++ could not compile the kernel: {next((line for line in made.stderr.splitlines() if 'error' in line), made.stderr[:150])}")
+        why = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr[:150])
+        raise InputError(f"g++ could not compile the kernel: {why}")
     os.replace(here, path)
 
 def compiled(source: str,
@@ -126,7 +130,8 @@ void tile(const uint32_t* a, long row, long step, const uint32_t* b, long width,
     EACH(r, R) EACH(v, C) put(c + r*across + 16*v, sum[r][v]);
 }
 
-template <int C> void strip(int rows, const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c, long across, bool add) {
+template <int C>
+void strip(int rows, const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c, long across, bool add) {
     for (; rows >= 6; rows -= 6, a += 6*row, c += 6*across) tile<6, C>(a, row, step, b, width, pairs, c, across, add);
     if (rows & 4) { tile<4, C>(a, row, step, b, width, pairs, c, across, add); a += 4*row; c += 4*across; }
     if (rows & 2) { tile<2, C>(a, row, step, b, width, pairs, c, across, add); a += 2*row; c += 2*across; }
@@ -134,7 +139,8 @@ template <int C> void strip(int rows, const uint32_t* a, long row, long step, co
 }
 
 // c (rows, 16·vectors) = a · b, or += where `add`. Pair k of a's row r is a[r*row + k*step]; b has a row of `width` pairs for each k.
-static void product(int rows, const uint32_t* a, long row, long step, const uint32_t* b, int vectors, long width, int pairs, float* c, long across, bool add = false) {
+static void product(int rows, const uint32_t* a, long row, long step, const uint32_t* b, int vectors, long width, int pairs,
+                    float* c, long across, bool add = false) {
     for (; vectors >= 4; vectors -= 4, b += 64, c += 64) strip<4>(rows, a, row, step, b, width, pairs, c, across, add);
     if (vectors & 2) { strip<2>(rows, a, row, step, b, width, pairs, c, across, add); b += 32; c += 32; }
     if (vectors & 1) strip<1>(rows, a, row, step, b, width, pairs, c, across, add);
@@ -147,7 +153,8 @@ template <int n> INLINE void exchange(Words* x) {      // 16 × 16: the upper ri
     Ints low, high; EACH(i, 16) { low[i] = i & n ? 16 + i - n : i; high[i] = i & n ? 16 + i : i + n; }
     EACH(i, 16) if (!(i & n)) { Words a = x[i], b = x[i + n]; x[i] = __builtin_shuffle(a, b, low); x[i + n] = __builtin_shuffle(a, b, high); }
 }
-static void transposed(const uint32_t* x, int rows, int columns, uint32_t* y, long width) {      // (rows, columns) → (columns, width); there is room for rows and columns in sixteens
+// (rows, columns) → (columns, width); there is room for rows and columns in sixteens
+static void transposed(const uint32_t* x, int rows, int columns, uint32_t* y, long width) {
     for (int r = 0; r < rows; r += 16) for (int c = 0; c < columns; c += 16) {
         Words square[16];
         EACH(i, 16) square[i] = get<Words>(x + (r + i)*columns + c);
@@ -155,7 +162,8 @@ static void transposed(const uint32_t* x, int rows, int columns, uint32_t* y, lo
         EACH(i, 16) if (c + i < columns) put(y + (c + i)*width + r, square[i]);
     }
 }
-static void row_pairs(const uint32_t* x, int rows, int d, uint32_t* y) {      // (rows, d) of 16 bits → (rows/2, d) pairs, one number above the other
+// (rows, d) of 16 bits → (rows/2, d) pairs, one number above the other
+static void row_pairs(const uint32_t* x, int rows, int d, uint32_t* y) {
     const uint16_t* from = (const uint16_t*)x;
     for (int r = 0; r < rows; r += 2) for (int c = 0; c < d; c += 16) {
         Words upper = __builtin_convertvector(get<Halves>(from + r*d + c), Words), lower{};

@@ -58,7 +58,8 @@ def nobody_chose() -> bool:
 def is_its_moment(x: Tensor) -> bool:      # what a layer reads
     "Whether this is 16-bit work on a machine that can, not for export, and nobody has asked for torch's kernels."
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()      # torch 2.11 says yes to the first in every compiled step
-    if type(x) not in (Tensor, nn.Parameter) or kind_of(x) not in OWN_TYPES or torch.jit.is_tracing() or exporting or not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if type(x) not in (Tensor, nn.Parameter) or kind_of(x) not in OWN_TYPES or torch.jit.is_tracing() or exporting or transformed:
         return False
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     return dtype in OWN_TYPES[kind_of(x)] and x.dtype != torch.float64 and nobody_chose() and kernel_works(x.device)
