@@ -170,13 +170,6 @@ extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* t
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
     (d == 16 ? run<16> : d == 32 ? run<32> : run<64>)(s, qkv, grad, to, sums);
 }
-extern "C" int has_pairs() {      // whether the compiler knew the instruction
-#ifdef __AVX512BF16__
-    return 1;
-#else
-    return 0;
-#endif
-}
 '''
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu28

@@ -53,6 +53,14 @@ INLINE Floats dot(Floats sum, Words a, Words b) {      // each of 16 sums grows 
 #endif
 }
 
+extern "C" int has_pairs() {      // whether the compiler knew the instruction
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 template <int n> INLINE Floats shifted(Floats x) {      // lane i gets what lane i ^ n has
     Ints from; EACH(i, 16) from[i] = i ^ n;
     return __builtin_shuffle(x, from);
