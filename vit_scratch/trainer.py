@@ -64,7 +64,7 @@ class Steps:
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
 
     def choose_compile(self) -> str:
-        "\"auto\" compiles where a minute is soon won back, on a CPU a tenth of the time; on a GPU it records our model, of which we know that it can be; what cannot be recorded is only compiled."
+        "\"auto\" compiles where a minute is soon won back, on a CPU a twentieth of the time or more; on a GPU it records our model, of which we know that it can be; what cannot be recorded is only compiled."
         cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
         if how == "auto":
             steps = cfg.epochs * self.steps_per_epoch
