@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .core import InputError
 from .cpu_product import ARITHMETIC, PACKING, PRODUCT, address, compiled
@@ -209,6 +210,7 @@ def pass_back(ctx, grad, way):
 class AttentionNow(torch.autograd.Function):
     forward, setup_context = staticmethod(forward_now), staticmethod(keep)
     @staticmethod
+    @once_differentiable      # or a gradient of a gradient would be wrong, without a word
     def backward(ctx, grad):
         return pass_back(ctx, grad, backward_now)
 

@@ -111,6 +111,7 @@ def compiled(source: str,
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / name).exists():
                 return ctypes.CDLL(str(folder / name))
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError:      # a home that cannot be written, or a file that cannot be loaded: made again, for this process alone
             folder = Path(elsewhere)
         make_library(source, flags, folder / name)
