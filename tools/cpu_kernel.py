@@ -4,8 +4,7 @@ Milliseconds on one core and images a second on all, in turns (medians, quartile
 """
 import subprocess
 import sys
-import time
-from statistics import quantiles
+from statistics import median
 from unittest.mock import patch
 
 import torch
@@ -13,11 +12,11 @@ import torch.nn.functional as F
 
 from vit_scratch import kernel_choice
 from vit_scratch.amp import autocast
-from vit_scratch.attention import attention_weights
-from vit_scratch.bench import LENGTHS, SIZES, ceilings
-from vit_scratch.cpu_kernel import cpu_attention
+from vit_scratch.attention import Attention, attention_weights
+from vit_scratch.bench import LENGTHS, SIZES, ceilings, spread, take_turns
 from vit_scratch.core import environment, set_seed, write_json
 from vit_scratch.fast import Gradients, forward_in_parts, keep_memory
+from vit_scratch.peers import inference
 from vit_scratch.rotary import RotaryAttention
 from vit_scratch.vit import ViT, ViTConfig
 
@@ -29,16 +28,14 @@ MODELS = {"small": (SIZES["small"], 256), "small, as our recipes have it": (RECI
 ROUNDS = 15
 
 
-def summary(seconds: list[float], images: int) -> dict:
-    low, median, high = (images / s for s in reversed(quantiles(seconds, n=4)))
-    return {"median": median, "low": low, "high": high, "rounds": len(seconds)}
+def by_products(q, k, v):
+    return (attention_weights(q, k) @ v).transpose(1, 2).flatten(2)
 
 
 def plain(attn, qkv):
     "What a block does without our kernel, from qkv to the output."
     with autocast("bf16", qkv.device):
-        q, k, v = attn.heads(qkv)
-        return (attention_weights(q, k) @ v).transpose(1, 2).flatten(2)
+        return by_products(*attn.heads(qkv))
 
 
 def fused(attn, qkv):
@@ -59,37 +56,21 @@ def error(answer, exact) -> float:
 def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: bool) -> dict:
     set_seed(0)
     T = prefix + grid[0] * grid[1]
-    attn = RotaryAttention(h * d, h, qk_norm=whole, grid_size=grid)
+    attn = RotaryAttention(h * d, h, qk_norm=True, grid_size=grid) if whole else Attention(h * d, h)
     attn.qkv = torch.nn.Identity()
-    if not whole:
-        attn.__class__ = attn.__class__.__base__      # an `Attention`
     qkv, grad = torch.randn(B, T, 3*h*d).bfloat16().requires_grad_(), torch.randn(B, T, h*d).bfloat16()
-    row = {"images": B, "tokens": T, "heads": h, "head_dim": d, "norms and turns": whole}
-    exact = None
-    if B * T * T < 4e6:
-        twin = qkv.detach().double().requires_grad_()
-        q, k, v = attn.double().heads(twin)
-        out = (attention_weights(q, k) @ v).transpose(1, 2).flatten(2)
-        exact = out.detach(), torch.autograd.grad(out, twin, grad.double())[0]
-        attn.float()
     ways = (plain, ours, fused) if T > 1000 else (plain, ours)      # for short sequences the fused kernel's backward pass is far slower (chapter 21)
-    times = {(way, both): [] for way in ways for both in (False, True)}
-    for i in range(ROUNDS + 2):      # two to warm up
-        for way in ways[::1 if i % 2 else -1]:      # who comes first changes from round to round
-            start = time.perf_counter()
-            with torch.no_grad():
-                way(attn, qkv)
-            middle = time.perf_counter()
+    steps = {(way, "forward"): torch.no_grad()(lambda way=way: way(attn, qkv)) for way in ways} | {(way, "both"): lambda way=way: torch.autograd.grad(way(attn, qkv), qkv, grad) for way in ways}
+    seconds = take_turns(steps, ROUNDS)
+    row = {"images": B, "tokens": T, "heads": h, "head_dim": d, "norms and turns": whole, **{way.__name__: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")} for way in ways}}
+    if B * T * T < 4e6:      # 64 bits take long
+        def answers(way, attn, qkv, grad):
             out = way(attn, qkv)
-            torch.autograd.grad(out, qkv, grad)
-            if i > 1:
-                times[way, False].append(middle - start), times[way, True].append(time.perf_counter() - middle)
-    for way in ways:
-        out = way(attn, qkv)
-        found = {f"{name}_ms": 1e3 * quantiles(times[way, both], n=4)[1] for name, both in (("forward", False), ("both", True))}
-        if exact:
-            found["errors"] = [error(a, e) for a, e in zip((out.detach(), *torch.autograd.grad(out, qkv, grad)), exact)]
-        row[way.__name__] = found
+            return out.detach(), *torch.autograd.grad(out, qkv, grad)
+        found = {way: answers(way, attn, qkv, grad) for way in ways}
+        exact = answers(lambda attn, x: by_products(*attn.heads(x)), attn.double(), qkv.detach().double().requires_grad_(), grad.double())
+        for way in ways:
+            row[way.__name__]["errors"] = [error(a, e) for a, e in zip(found[way], exact)]
     return row
 
 
@@ -98,22 +79,17 @@ def model(cfg: ViTConfig, batch: int) -> dict:
     set_seed(0)
     net = ViT(cfg)
     images, targets = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(0, cfg.num_classes, (batch,))
-    steps = {"plain": Gradients(net, "bf16"), "ours": Gradients(net, "bf16")}
-    times = {(kind, way): [] for kind in ("train", "infer") for way in steps}
-    for i in range(ROUNDS + 1):
-        for way, step in list(steps.items())[::1 if i % 2 else -1]:
-            with patch.object(kernel_choice, "kernel_works", lambda device: way == "ours"):
-                start = time.perf_counter()
-                step(images, targets)
-                net.zero_grad(set_to_none=True)
-                middle = time.perf_counter()
-                net.eval()
-                with torch.inference_mode(), autocast("bf16", images.device):
-                    forward_in_parts(net, images)
-                net.train()
-                if i:
-                    times["train", way].append(middle - start), times["infer", way].append(time.perf_counter() - middle)
-    return {kind: {way: summary(times[kind, way], batch) for way in steps} for kind in ("train", "infer")}
+    def step(kind, own):
+        run = (lambda gradients=Gradients(net, "bf16"): gradients(images, targets)) if kind == "train" else inference(net, images, "bf16", forward_in_parts)
+        def timed():
+            with patch.object(kernel_choice, "kernel_works", lambda device: own):
+                run()
+        return timed
+    found = {}
+    for kind in ("train", "infer"):
+        net.train(kind == "train")
+        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({"plain": step(kind, False), "ours": step(kind, True)}, ROUNDS).items()}
+    return found
 
 
 def main(path: str):

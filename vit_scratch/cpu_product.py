@@ -99,7 +99,7 @@ def make_library(source: str, flags: list[str], path: Path):
 def compiled(source: str,
              flags: list[str] = FLAGS,
             ) -> ctypes.CDLL:
-    "A library made of this C++, from the cache on the disk or by g++. Raises `InputError` where there is no g++, or it finds an error."
+    "A library made of this C++ by g++, and kept in `~/.cache/vit_scratch` (or under `$XDG_CACHE_HOME`) for the next time. Raises `InputError` where there is no g++, or it finds an error."
     if (compiler := shutil.which("g++")) is None:
         raise InputError("there is no g++ here, which the kernel for a processor is compiled with")
     able = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []
