@@ -74,21 +74,26 @@ def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: boo
     return row
 
 
-def model(cfg: ViTConfig, batch: int) -> dict:
-    "Training (forward and backward, two workers side by side, not compiled) and inference, with our kernel and without."
+def only_attention(works: bool):
+    "Torch's way or, where it works, our kernel for attention alone, without the halves of a block."
+    return patch.multiple(kernel_choice, kernel_works=lambda device: works, half_fits=lambda *half: False)
+
+
+def model(cfg: ViTConfig, batch: int, ways: dict) -> dict:      # name → what makes its `with`
+    "Training (forward and backward, two workers side by side, not compiled) and inference, in several ways."
     set_seed(0)
     net = ViT(cfg)
     images, targets = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(0, cfg.num_classes, (batch,))
-    def step(kind, own):
+    def step(kind, way):
         run = (lambda gradients=Gradients(net, "bf16"): gradients(images, targets)) if kind == "train" else inference(net, images, "bf16", forward_in_parts)
         def timed():
-            with patch.object(kernel_choice, "kernel_works", lambda device: own):
+            with way():
                 run()
         return timed
     found = {}
     for kind in ("train", "infer"):
         net.train(kind == "train")
-        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({"plain": step(kind, False), "ours": step(kind, True)}, ROUNDS).items()}
+        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({name: step(kind, way) for name, way in ways.items()}, ROUNDS).items()}
     return found
 
 
@@ -103,7 +108,7 @@ def main(path: str):
         print(report["alone"][-1], flush=True)
     torch.set_num_threads(cores)
     for name, (cfg, batch) in MODELS.items():
-        report["models"].append({"model": name, "batch": batch, **model(cfg, batch)})
+        report["models"].append({"model": name, "batch": batch, **model(cfg, batch, {"plain": lambda: only_attention(False), "ours": lambda: only_attention(True)})})
         print(report["models"][-1], flush=True)
         write_json(path, report)
 

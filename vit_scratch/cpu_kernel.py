@@ -8,13 +8,14 @@ __all__ = ['cpu_attention']
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu04
 import ctypes
 from functools import cache
+from typing import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .core import InputError
-from .cpu_product import ARITHMETIC, PACKING, PRODUCT, address, compiled
+from .cpu_product import ARITHMETIC, PACKING, PRODUCT, SHARE, address, compiled
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu22
 HEAD = r'''
@@ -151,20 +152,15 @@ BACKWARD = r'''
 '''
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu26
-CALLS = r'''
+CALLS = SHARE + r'''
 template <int d> void run(const Call& s, const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums) {      // without a gradient: forward
-    const long heads = long(s.B)*s.h, shares = std::max(1L, std::min(long(s.threads), heads));
-    auto part = [&](int i) {
+    share(long(s.B)*s.h, s.threads, [&](int i, long from, long until) {
         Head<d> head(s);
-        for (long u = heads*i/shares; u < heads*(i + 1)/shares; u++) {
+        for (long u = from; u < until; u++) {
             long out = (u/s.h*s.T*s.h + u%s.h)*d, in = (u/s.h*s.T*3*s.h + u%s.h)*d;
             if (grad) head.backward(qkv + in, grad + out, to + in, sums + i*4*d); else head.forward(qkv + in, to + out);
         }
-    };
-    std::vector<std::thread> others;
-    for (int i = 1; i < shares; i++) try { others.emplace_back(part, i); } catch (const std::system_error&) { part(i); }      // a system may refuse more threads
-    part(0);
-    for (auto& thread : others) thread.join();
+    });
 }
 extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums, const float* norms, const float* cos, const float* sin,
                           int B, int T, int h, int d, int prefix, int threads, float scale) {
@@ -201,30 +197,33 @@ def keep(ctx, inputs, output):
     qkv, ctx.h, *others = inputs
     ctx.save_for_backward(qkv, *others)
 
-def pass_back(ctx, grad, way):
+def pass_back(ctx, way, grad):
     qkv, norms, cos, sin = ctx.saved_tensors
     qkv_grad, norms_grad = way(grad, qkv, ctx.h, norms, cos, sin)
     return qkv_grad, None, None if norms is None else norms_grad.to(norms.dtype), None, None
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu59
-class AttentionNow(torch.autograd.Function):
-    forward, setup_context = staticmethod(forward_now), staticmethod(keep)
-    @staticmethod
-    @once_differentiable      # or a gradient of a gradient would be wrong, without a word
-    def backward(ctx, grad):
-        return pass_back(ctx, grad, backward_now)
+def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_back: Callable, shapes: Callable, shapes_back: Callable) -> tuple[Callable, Callable]:
+    "From a function and its backward pass: a function for autograd, and the same as an operation that a compiler need not look into."
+    class Now(torch.autograd.Function):
+        forward, setup_context = staticmethod(ahead), staticmethod(keep)
+        @staticmethod
+        @once_differentiable      # or a gradient of a gradient would be wrong, without a word
+        def backward(ctx, *grads):
+            return pass_back(ctx, back, *grads)
+    op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
+    op.register_autograd(lambda ctx, *grads: pass_back(ctx, op_back, *grads), setup_context=keep)
+    op.register_fake(shapes)
+    op_back.register_fake(shapes_back)
+    return Now.apply, op
 
-forward_op = torch.library.custom_op("vit_scratch::cpu_attention", forward_now, mutates_args=())
-backward_op = torch.library.custom_op("vit_scratch::cpu_attention_backward", backward_now, mutates_args=())
-forward_op.register_autograd(lambda ctx, grad: pass_back(ctx, grad, backward_op), setup_context=keep)
-
-@forward_op.register_fake
-def _(qkv, h, norms, cos, sin):
+def shapes(qkv, h, norms, cos, sin):
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
 
-@backward_op.register_fake
-def _(grad, qkv, h, norms, cos, sin):
+def shapes_back(grad, qkv, h, norms, cos, sin):
     return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)
+
+attention_now, attention_op = operation("cpu_attention", forward_now, backward_now, keep, pass_back, shapes, shapes_back)
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu44
 def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU: queries, keys and values of all heads, side by side
@@ -245,4 +244,4 @@ def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU:
         raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin {None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) for at most {T} places, or left out")
     if any(t is not None and t.device.type != "cpu" for t in (norms, cos, sin)):
         raise InputError("norms, cos and sin must be on the CPU, as qkv is")
-    return (forward_op if torch.compiler.is_compiling() else AttentionNow.apply)(qkv, num_heads, norms, cos, sin)
+    return (attention_op if torch.compiler.is_compiling() else attention_now)(qkv, num_heads, norms, cos, sin)

@@ -43,7 +43,13 @@ INLINE Words rounded(Floats x) {      // to 16 bits, the nearest; of two that ar
 }
 INLINE Floats widened(Words x) { return (Floats)(x << 16); }
 INLINE Floats get16(const uint16_t* p) { return widened(__builtin_convertvector(get<Halves>(p), Words)); }
-INLINE void put16(uint16_t* p, Floats x) { put(p, __builtin_convertvector(rounded(x), Halves)); }
+INLINE void put16(uint16_t* p, Floats x) {
+#ifdef __AVX512BF16__
+    put(p, (Halves)_mm512_cvtneps_pbh((__m512)x));      // the same in one instruction
+#else
+    put(p, __builtin_convertvector(rounded(x), Halves));
+#endif
+}
 
 INLINE Floats dot(Floats sum, Words a, Words b) {      // each of 16 sums grows by two products
 #ifdef __AVX512BF16__
@@ -179,5 +185,17 @@ static void row_pairs(const uint32_t* x, int rows, int d, uint32_t* y) {
         if (r + 1 < rows) lower = __builtin_convertvector(get<Halves>(from + (r + 1)*d + c), Words);
         put(y + r/2*d + c, upper | lower << 16);
     }
+}
+'''
+
+# %% ../nbs/08l_cpu_product.ipynb #08lcpu51
+SHARE = r'''
+template <class Part> void share(long pieces, int threads, Part part) {      // part(which, from, until), each in a thread of its own
+    const long shares = std::max(1L, std::min(long(threads), pieces));
+    auto work = [&](long i) { part(int(i), pieces*i/shares, pieces*(i + 1)/shares); };
+    std::vector<std::thread> others;
+    for (long i = 1; i < shares; i++) try { others.emplace_back(work, i); } catch (const std::system_error&) { work(i); }      // a system may refuse more threads
+    work(0);
+    for (auto& thread : others) thread.join();
 }
 '''

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .core import InputError
+from .kernel_choice import as_known, attention_half, attention_half_runs, mlp_half, mlp_half_runs
 from .relative import RelativeAttention
 from .rotary import RotaryAttention
 
 # %% ../nbs/04_encoder.ipynb #b973980f
+@as_known
 class Mlp(nn.Module):
     "Two linear layers with a GELU between, applied to each token alone [ViT, §3.1]."
     def __init__(self, dim: int,       # D
@@ -37,6 +39,7 @@ class Mlp(nn.Module):
         return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
 
 # %% ../nbs/04_encoder.ipynb #a3d0df13
+@as_known
 class DropPath(nn.Module):
     "Skip a residual branch for whole images at random, and scale the others up [Stochastic Depth, §3]."
     def __init__(self, drop_prob: float = 0.0):  # chance that an image skips the branch
@@ -84,8 +87,11 @@ class Block(nn.Module):
         if not self.norm_first:     # the original transformer's order, which normalises the sums
             x = self.norm1(x[:, :first] + self.drop_path1(self.ls1(self.attn(x, mask, first))))
             return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
-        x = x[:, :first] + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, first)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        if mask is None and first is None and attention_half_runs(self, x):      # in 16 bits, on some processors
+            x = attention_half(self, x)
+        else:
+            x = x[:, :first] + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, first)))
+        return mlp_half(self, x) if mlp_half_runs(self, x) else x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 # %% ../nbs/04_encoder.ipynb #a239107c
 class Encoder(nn.Sequential):
