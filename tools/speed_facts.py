@@ -24,7 +24,8 @@ CPU, CFG, BATCH = torch.device("cpu"), SIZES["small"], 256
 CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": "plain parts", "memory kept": "plain parts kept", "memory kept, whole batch": "plain kept",
            "one call for AdamW": "plain parts kept adamw", "last block's class token only": "plain parts kept adamw token", "side by side": "plain parts kept adamw token side", "compiled": "plain parts kept adamw token compiled",
            "compiled, side by side, Python between": "plain parts kept adamw token compiled side python", "compiled, side by side": "plain parts kept adamw token compiled side",
-           "side by side, our kernel": "plain parts kept adamw token side kernel", "compiled, side by side, our kernel": "plain parts kept adamw token compiled side kernel"}
+           "side by side, our kernel": "plain parts kept adamw token side kernel", "compiled, side by side, our kernel": "plain parts kept adamw token compiled side kernel",
+           "side by side, a block in two pieces": "plain parts kept adamw token side kernel halves", "compiled, side by side, a block in two pieces": "plain parts kept adamw token compiled side kernel halves"}
 NO_KERNEL = patch.object(kernel_choice, "kernel_works", lambda device: False)
 
 
@@ -35,6 +36,8 @@ def prepare(name, cfg, kind, batch, amp, device, compile):
         attention.plain_is_faster = lambda q: False
     if "kernel" not in done:
         NO_KERNEL.start()
+    if "halves" not in done:
+        kernel_choice.half_fits = lambda *half: False
     if "kept" in done:
         keep_memory()
     if "token" not in done:
@@ -61,7 +64,7 @@ class Variant(Player):
         self.first = None
 
 
-def measure_changes(rounds, amp, names=tuple(CHANGES)[:-2]):
+def measure_changes(rounds, amp, names=tuple(CHANGES)[:-4]):
     "Images per second of one training step with the changes made one after the other, in turns."
     players = {name: Variant(name, amp) for name in names}
     first = {name: player.begin() for name, player in players.items()}
@@ -69,7 +72,7 @@ def measure_changes(rounds, amp, names=tuple(CHANGES)[:-2]):
     return [{"change": name, **first[name], **spread(seconds.get(name, [float("nan")]), BATCH), "seconds": seconds.get(name), **players[name].end()} for name in names]
 
 
-WITH_KERNEL = ("side by side", "side by side, our kernel", "compiled, side by side", "compiled, side by side, our kernel")
+WITH_KERNEL = tuple(f"{compiled}side by side{kernel}" for compiled in ("", "compiled, ") for kernel in ("", ", our kernel", ", a block in two pieces"))
 
 TOLD = ("vit_scratch, compiled", "vit-pytorch", "vit-pytorch, compiled", "timm", "timm, compiled", "timm, plain attention", "timm, plain attention, compiled")
 

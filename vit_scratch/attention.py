@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .core import InputError
-from .kernel_choice import known_to_kernel, nobody_chose, own_kernel, own_kernel_runs
+from .kernel_choice import as_known, known_to_kernel, nobody_chose, own_kernel, own_kernel_runs
 
 # %% ../nbs/03_attention.ipynb #7a8069aa
 def attention_weights(q: Tensor,                   # queries (B, h, T, d)
@@ -66,6 +66,7 @@ def ask_first(qkv: nn.Linear,      # (T, D) → (T, 3·D)
     q = F.linear(x[:, :first], weight[:D], None if bias is None else bias[:D])
     return q, *F.linear(x, weight[D:], None if bias is None else bias[D:]).chunk(2, dim=-1)
 
+@as_known
 @known_to_kernel
 class Attention(nn.Module):
     "Multi-head self-attention, (B, T, D) → (B, T, D) [Attention, §3.2.2], under timm's names."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .attention import Attention
 from .core import InputError
-from .kernel_choice import known_to_kernel
+from .kernel_choice import as_known, known_to_kernel
 
 # %% ../nbs/03b_rotary.ipynb #c4d00919
 def rotary_angles(grid_size: tuple[int, int],     # (rows, columns) of patches
@@ -47,6 +47,7 @@ def turn_complex(x: Tensor,           # (..., N, d)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
 # %% ../nbs/03b_rotary.ipynb #e23ae286
+@as_known
 @known_to_kernel
 class RotaryAttention(Attention):
     "`Attention` whose queries and keys turn with their patch's place. What stands before the patches, class token and registers, does not turn."

@@ -52,7 +52,7 @@ class TrainConfig(AugmentConfig):
         seed: initialises weights, the order of images, their augmentation and dropout
         device: "auto", "cpu", "cuda" or "mps"
         micro_batch: images that go through the model at a time, gradients added up; 0 for what suits the caches on a CPU, and all elsewhere
-        compile: "off", "on" (torch.compile), "graphs" (on one NVIDIA GPU the whole step is recorded, too) or "auto": off, but on NVIDIA GPUs in runs of a thousand steps graphs, or on where a step cannot be recorded, and on a CPU in bf16 in runs of a million images on. On a CPU "on" costs about a minute, and pays in runs of half an hour
+        compile: "off", "on" (torch.compile), "graphs" (on one NVIDIA GPU the whole step is recorded, too) or "auto": off, but on NVIDIA GPUs in runs of a thousand steps graphs, or on where a step cannot be recorded, and on a CPU in bf16 in runs of a million images on, unless our kernels do whole halves of its blocks. On a CPU "on" costs about a minute, and pays in runs of half an hour
         shard: with several processes, cut weights, gradients and optimizer state over them (FSDP) instead of copying all (DDP)
     """
     epochs: int = 10

@@ -23,6 +23,7 @@ from .ema import EMA
 from .evaluation import evaluate
 from .fast import Gradients, keep_memory
 from .faults import LossWatch
+from .kernel_choice import goes_in_halves
 from .mixing import mix
 from .optim import make_optimizers, rates_on, set_lr, warmup_cosine
 from .policy import augment, batches_at_once, draw, together
@@ -64,11 +65,11 @@ class Steps:
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
 
     def choose_compile(self) -> str:
-        "\"auto\" compiles where a minute is soon won back, on a CPU a twentieth of the time or more; on a GPU it records our model, of which we know that it can be; what cannot be recorded is only compiled."
+        "\"auto\" compiles where a minute is soon won back, on a CPU a twentieth of the time or more (but not where blocks go in halves, which leaves little to win); on a GPU it records our model, of which we know that it can be; what cannot be recorded is only compiled."
         cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
         if how == "auto":
             steps = cfg.epochs * self.steps_per_epoch
-            long = steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1) and steps * cfg.batch_size >= 10**6
+            long = steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1) and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model)
             how = "off" if cfg.shard or not long else "graphs" if gpu and isinstance(self.model, ViT) else "on"
         recordable = gpu and world_size() == 1 and not cfg.shard and cfg.amp != "fp16"
         return "on" if how == "graphs" and not recordable else how
