@@ -162,7 +162,7 @@ def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:      # w
     "Whether these are as we make them, in 32 bits, of widths that the halves are for, with work enough for each core."
     D = x.shape[-1]
     small = x.dim() == 3 and x.shape[1] <= OWN_UP_TO["cpu"] and D <= HALF_WIDTH
-    return (kind_of(x) == "cpu" and small and as_made(norm, *linears) and type(norm) is nn.LayerNorm and is_plain(norm, D)
+    return (small and as_made(norm, *linears) and type(norm) is nn.LayerNorm and is_plain(norm, D)
             and all(is_32(m.weight, m.bias) for m in (norm, *linears)) and all(n % HALF_STEP == 0 for m in linears for n in m.weight.shape)
             and torch.is_autocast_enabled("cpu") and len(x) * x.shape[1] >= HALF_TOKENS * cores() and cores() <= HALF_CORES and halves_work())
 
@@ -171,7 +171,7 @@ def attention_half_runs(block: nn.Module,      # a `Block`
                        ) -> bool:
     "Whether x + attn(norm1(x)) is work for our kernel."
     attn = block.attn
-    if not (is_its_moment(x) and as_made(attn) and half_fits(x, block.norm1, attn.qkv, attn.proj) and is_usual(attn, x)):
+    if not (kind_of(x) == "cpu" and is_its_moment(x) and as_made(attn) and half_fits(x, block.norm1, attn.qkv, attn.proj) and is_usual(attn, x)):
         return False
     D, more = x.shape[-1], [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm for t in (n.weight, n.bias)] + [t for t in attn.turns() if t is not None]
     return (is_32(*more) and attn.qkv.weight.shape == (3 * D, D) and attn.proj.weight.shape == (D, D)
@@ -180,7 +180,7 @@ def attention_half_runs(block: nn.Module,      # a `Block`
 def mlp_half_runs(block: nn.Module, x: Tensor) -> bool:      # as above
     "Whether x + mlp(norm2(x)) is work for our kernel."
     mlp = block.mlp
-    return (is_its_moment(x) and as_made(mlp) and half_fits(x, block.norm2, mlp.fc1, mlp.fc2) and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
+    return (kind_of(x) == "cpu" and is_its_moment(x) and as_made(mlp) and half_fits(x, block.norm2, mlp.fc1, mlp.fc2) and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
             and is_idle(mlp.drop1, mlp.drop2, block.ls2, block.drop_path2))
 
 def stacked(*norms: nn.Module) -> Tensor:
