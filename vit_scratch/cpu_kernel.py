@@ -211,6 +211,8 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
         @once_differentiable      # or a gradient of a gradient would be wrong, without a word
         def backward(ctx, *grads):
             return pass_back(ctx, back, *grads)
+    while hasattr(torch.ops.vit_scratch, name):      # a page that defines once more what the package has must not take it away
+        name += "_again"
     op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
     op.register_autograd(lambda ctx, *grads: pass_back(ctx, op_back, *grads), setup_context=keep)
     op.register_fake(shapes)
