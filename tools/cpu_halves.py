@@ -8,16 +8,15 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cpu_kernel import MODELS, ROUNDS, model, only_attention
+from speed_facts import operations_done
 from vit_scratch import encoder, kernel_choice
 from vit_scratch.amp import autocast
 from vit_scratch.bench import ceilings, take_turns
 from vit_scratch.core import environment, set_seed, write_json
 from vit_scratch.encoder import Block
-from vit_scratch.fast import Gradients, keep_memory
-from vit_scratch.vit import ViT
+from vit_scratch.fast import keep_memory
 
 BLOCKS = [(192, 3, 2.0), (384, 6, 4.0)]      # D, h, hidden layer as a multiple of D
 TOKENS = [16, 32, 64, 128, 256, 512, 1024, 4096]      # in images of 16
@@ -55,13 +54,6 @@ def alone(D: int, h: int, ratio: float, tokens: int) -> dict:
             **{way: {f"{kind}_ms": 1e3 * median(seconds[kind, way]) / max(1, 1024 // tokens) for kind in ("forward", "both")} for way in WAYS}}
 
 
-def operations_done(cfg) -> float:
-    "Operations of one image's training step, as torch counts them while they run (the kernels step aside): of a last block that reads the class token alone only what is done."
-    with FlopCounterMode(display=False) as counter:
-        Gradients(ViT(cfg).train(), "bf16", part=2)(torch.randn(2, 3, cfg.img_size, cfg.img_size), torch.zeros(2, dtype=torch.long))
-    return counter.get_total_flops() / 2
-
-
 def main(path: str):
     keep_memory()
     cores = torch.get_num_threads()
@@ -74,7 +66,7 @@ def main(path: str):
     torch.set_num_threads(cores)
     report["ceilings"] = ceilings()
     for name, (cfg, batch) in MODELS.items():
-        report["models"].append({"model": name, "batch": batch, "operations": operations_done(cfg), **model(cfg, batch, WAYS)})
+        report["models"].append({"model": name, "batch": batch, "operations": operations_done("bf16", cfg, n=2), **model(cfg, batch, WAYS)})
         print(report["models"][-1], flush=True)
         write_json(path, report)
 

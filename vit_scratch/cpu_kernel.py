@@ -63,7 +63,7 @@ template <int d> struct Head {      // one head of one image at a time, in room 
             prepare(qkv, t, s.norms, q.data()); prepare(qkv + D, t, s.norms + 2*d, k.data());
             memcpy(&v[t*d/2], qkv + 2*D, 2*d);
         }
-        transposed(k.data(), T, d/2, k_turned.data(), W); row_pairs(v.data(), T, d, v_rows.data());
+        transposed(k.data(), T, d/2, k_turned.data(), W); row_pairs(v.data(), T, d, d, v_rows.data());
     }
     // e^(score − the row's largest), before they are divided by their sum: 1/sum is in `rate`
     template <class Keep> void weigh(int from, int rows, Keep keep) {
@@ -130,11 +130,11 @@ BACKWARD = r'''
     }
     void backward(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums) {
         load(qkv);
-        transposed(v.data(), T, d/2, v_turned.data(), W); row_pairs(k.data(), T, d, k_rows.data());
+        transposed(v.data(), T, d/2, v_turned.data(), W); row_pairs(k.data(), T, d, d, k_rows.data());
         for (int from = 0; from < T; from += R) {
             int rows = std::min(R, T - from), half = (rows + 1)/2;
             for (int r = 0; r < rows; r++) memcpy(&g[r*d/2], grad + long(from + r)*D, 2*d);
-            row_pairs(g.data(), rows, d, g_rows.data()); row_pairs(&q[from*d/2], rows, d, q_rows.data());
+            row_pairs(g.data(), rows, d, d, g_rows.data()); row_pairs(&q[from*d/2], rows, d, d, q_rows.data());
             weigh(from, rows, [&](int at, Floats y) { put(&scores[at], y); });
             product(rows, g.data(), d/2, 1, v_turned.data(), W/16, W, d/2, a_grad.data(), W);
             for (int r = 0; r < rows; r += 2) through_softmax(r, r + 1 < rows);
@@ -183,8 +183,11 @@ def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: i
     prefix, threads = 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums)
     library().attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads, ctypes.c_float(d**-0.5))
 
+def shapes(qkv, h, norms, cos, sin):      # what the operation answers, of the right size
+    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+
 def forward_now(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
-    out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+    out = shapes(qkv, h, norms, cos, sin)
     call(qkv, None, out, None, h, norms, cos, sin)
     return out
 
@@ -218,9 +221,6 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
     op.register_fake(shapes)
     op_back.register_fake(shapes_back)
     return Now.apply, op
-
-def shapes(qkv, h, norms, cos, sin):
-    return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
 
 def shapes_back(grad, qkv, h, norms, cos, sin):
     return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)

@@ -177,12 +177,12 @@ static void transposed(const uint32_t* x, int rows, int columns, uint32_t* y, lo
         EACH(i, 16) if (c + i < columns) put(y + (c + i)*width + r, square[i]);
     }
 }
-// (rows, d) of 16 bits → (rows/2, d) pairs, one number above the other
-static void row_pairs(const uint32_t* x, int rows, int d, uint32_t* y) {
+// d numbers of 16 bits of each row, which has `across` → (rows/2, d) pairs, one number above the other
+static void row_pairs(const uint32_t* x, int rows, int d, long across, uint32_t* y) {
     const uint16_t* from = (const uint16_t*)x;
     for (int r = 0; r < rows; r += 2) for (int c = 0; c < d; c += 16) {
-        Words upper = __builtin_convertvector(get<Halves>(from + r*d + c), Words), lower{};
-        if (r + 1 < rows) lower = __builtin_convertvector(get<Halves>(from + (r + 1)*d + c), Words);
+        Words upper = __builtin_convertvector(get<Halves>(from + r*across + c), Words), lower{};
+        if (r + 1 < rows) lower = __builtin_convertvector(get<Halves>(from + (r + 1)*across + c), Words);
         put(y + r/2*d + c, upper | lower << 16);
     }
 }

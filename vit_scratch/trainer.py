@@ -42,7 +42,7 @@ class Steps:
         self.device = join(cfg.device)
         check(model, data, cfg, world_size())
         self.cfg = replace(cfg, amp=choose_amp(cfg.amp, self.device))
-        self.model, self.data = model.to(self.device), data
+        self.model, self.data = model.to(self.device).train(), data
         same_values(self.model.state_dict().values())
         self.ema = EMA(self.model, cfg.ema) if cfg.ema else None
         if cfg.shard:
