@@ -47,6 +47,12 @@ def test_pictures_have_alt_text_and_the_notebook_is_small(path):
             assert "#| fig-alt:" in "".join(cell["source"]), "".join(cell["source"])[:80]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_notebook_leaves_torch_another_number_of_threads(path):      # many run in one process: the later ones would fight over the cores, at a third of the speed
+    told = re.findall(r"set_num_threads\((\w+)\)", "\n".join(cells(path, "code")))
+    assert not told or told[-1] in ("cores", "threads"), f"the last number of threads is {told[-1]}, not what it was at first"
+
+
 def test_site_agrees_with_settings():
     site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
     assert site["repo-url"] == SETTINGS["git_url"] and site["repo-branch"] == SETTINGS["branch"]
