@@ -209,7 +209,11 @@ def pass_back(ctx, way, grad):
 def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_back: Callable, shapes: Callable, shapes_back: Callable) -> tuple[Callable, Callable]:
     "From a function and its backward pass: a function for autograd, and the same as an operation that a compiler need not look into."
     class Now(torch.autograd.Function):
-        forward, setup_context = staticmethod(ahead), staticmethod(keep)
+        @staticmethod
+        def forward(ctx, *inputs):      # with `setup_context` torch would look up the names of all inputs in every call, which takes longer than some layers
+            output = ahead(*inputs)
+            keep(ctx, inputs, output)
+            return output
         @staticmethod
         @once_differentiable      # or a gradient of a gradient would be wrong, without a word
         def backward(ctx, *grads):
