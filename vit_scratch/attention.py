@@ -135,7 +135,7 @@ class Attention(nn.Module):
 def needs_no_keys(attn: "Attention", x: Tensor, first: int) -> bool:
     "Whether so few tokens ask that turning their queries is less work than making everybody's keys and values, and keys are nothing but a linear map."
     return (4 * first <= attn.head_dim and x.device.type == "cpu" and keeps_promise(attn) and attn.turns() == (None, None)
-            and type(attn.k_norm) is nn.Identity and as_made(attn.qkv, attn.k_norm))
+            and type(attn.k_norm) is nn.Identity and as_made(attn.qkv, attn.k_norm) and type(attn.qkv.weight) in (Tensor, nn.Parameter))
 
 def hear_without_keys(attn: "Attention", x: Tensor, mask: Tensor | None, first: int) -> Tensor:      # (B, T, D) → (B, first, D)
     "What the first tokens hear in all heads. A score q·(W x + b) is (Wᵀq)·x, but for a number that all scores of a query share; the mean of W x + b is W times the mean of x, plus b."

@@ -222,8 +222,7 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
         name += "_again"
     op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
     op.register_autograd(lambda ctx, *grads: pass_back(ctx, op_back, *grads), setup_context=keep)
-    op.register_fake(shapes)
-    op_back.register_fake(shapes_back)
+    for planned, answer in ((op, shapes), (op_back, shapes_back)): planned.register_fake(answer)
     return Now.apply, op
 
 def shapes_back(grad, qkv, h, norms, cos, sin):
