@@ -210,7 +210,7 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
     "From a function and its backward pass: a function for autograd, and the same as an operation that a compiler need not look into."
     class Now(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, *inputs):      # with `setup_context` torch would look up the names of all inputs in every call, which takes longer than some layers
+        def forward(ctx, *inputs):      # with `setup_context` torch would look up the names of all inputs in every call
             output = ahead(*inputs)
             keep(ctx, inputs, output)
             return output

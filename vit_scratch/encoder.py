@@ -49,7 +49,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_prob == 0.0:
             return x
-        keep = torch.rand(len(x), *[1]*(x.ndim - 1), device=x.device) >= self.drop_prob  # (B, 1, 1)
+        keep = torch.rand(x.shape[0], *[1]*(x.ndim - 1), device=x.device) >= self.drop_prob  # (B, 1, 1)
         return x * keep.to(x.dtype) / (1 - self.drop_prob)
 
 # %% ../nbs/04_encoder.ipynb #a9732382

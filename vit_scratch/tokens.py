@@ -37,7 +37,7 @@ def prepend_tokens(x: Tensor,        # patch vectors (B, N, D)
                    *tokens: Tensor,  # learned vectors, each (1, n, D): class token, registers
                   ) -> Tensor:       # (B, T, D)
     "Put learned tokens in front of every image's patches [ViT, §3.1; Registers, §2.2]."
-    return torch.cat([*(t.expand(len(x), -1, -1) for t in tokens), x], dim=1)
+    return torch.cat([*(t.expand(x.shape[0], -1, -1) for t in tokens), x], dim=1)
 
 # %% ../nbs/02_tokens.ipynb #c9861f61
 @torch.no_grad()
