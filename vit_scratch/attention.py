@@ -126,13 +126,15 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(heard))
 
 # %% ../nbs/03_attention.ipynb #03lone04
-def needs_no_keys(attn: "Attention", x: Tensor) -> bool:
+def needs_no_keys(attn: "Attention",
+                  x: Tensor,      # what it reads, (B, T, D)
+                 ) -> bool:
     "Whether a lone query of this module may be turned instead of making everybody's keys and values: they are linear maps, as they were made, and nothing happens to the weights."
-    return (x.device.type == "cpu" and keeps_promise(attn) and attn.turns() == (None, None) and type(attn.k_norm) is nn.Identity
+    return (x.device.type == "cpu" and keeps_promise(attn) and attn.turns()[0] is None and type(attn.k_norm) is nn.Identity
             and as_made(attn.qkv, attn.k_norm) and is_idle(attn.attn_drop) and type(attn.qkv.weight) in (Tensor, nn.Parameter))
 
 def hear_without_keys(attn: "Attention", x: Tensor) -> Tensor:      # (B, T, D) → (B, 1, D)
-    "What the first token hears in all heads. A score q·(W x + b) is (Wᵀq)·x and a number that all scores share; the mean of W x + b is W times the mean of x, plus b."
+    "What the first token hears in all heads. A score q·(W x + b) is (Wᵀq)·x and a number that all scores share; the mean of W x + b is W times the mean of x, plus b [DeepSeek-V2, §2.1]."
     h, d, D = attn.num_heads, attn.head_dim, x.shape[-1]
     w_q, w_k, w_v = attn.qkv.weight.view(3, h, d, D)                             # each head's, (h, d, D)
     b_q, _, b_v = (0.0,) * 3 if attn.qkv.bias is None else attn.qkv.bias.view(3, h, d)
