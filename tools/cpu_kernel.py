@@ -76,7 +76,7 @@ def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: boo
 
 def only_attention(works: bool):
     "Torch's way or, where it works, our kernel for attention alone, without the halves of a block."
-    return patch.multiple(kernel_choice, kernel_works=lambda device: works, half_fits=lambda *half: False)
+    return patch.multiple(kernel_choice, kernel_works=lambda *asked: works, half_fits=lambda *half: False)
 
 
 def model(cfg: ViTConfig, batch: int, ways: dict) -> dict:      # name → what makes its `with`

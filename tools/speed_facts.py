@@ -26,7 +26,7 @@ CHANGES = {"as everyone writes it": "", "plain attention": "plain", "in parts": 
            "compiled, side by side, Python between": "plain parts kept adamw token compiled side python", "compiled, side by side": "plain parts kept adamw token compiled side",
            "side by side, our kernel": "plain parts kept adamw token side kernel", "compiled, side by side, our kernel": "plain parts kept adamw token compiled side kernel",
            "side by side, a block in two pieces": "plain parts kept adamw token side kernel halves", "compiled, side by side, a block in two pieces": "plain parts kept adamw token compiled side kernel halves"}
-NO_KERNEL = patch.object(kernel_choice, "kernel_works", lambda device: False)
+NO_KERNEL = patch.object(kernel_choice, "kernel_works", lambda *asked: False)
 
 
 def prepare(name, cfg, kind, batch, amp, device, compile):

@@ -8,14 +8,14 @@ __all__ = ['cpu_attention']
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu04
 import ctypes
 from functools import cache
-from typing import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .core import InputError
-from .cpu_product import ARITHMETIC, PACKING, PRODUCT, SHARE, address, compiled
+from .cpu_product import ARITHMETIC, PACKING, PER_WORD, PRODUCT, SHARE, address, compiled, flags_for
+from .operation import operation, slopes
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu22
 HEAD = r'''
@@ -23,17 +23,17 @@ struct Call { int B, T, h, d, prefix, threads; float scale; const float *norms, 
 
 template <int d> struct Head {      // one head of one image at a time, in room that is used again for the next
     const Call& s;
-    const int T, W, R, D;           // tokens, tokens in sixteens, queries at a time, numbers of a token in the output
-    Floats edge{};                  // is added to the last sixteen scores of a row: −∞ where there is no token
-    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows, g, g_rows, a, a_rows, s_rows;      // 16 bits, two in a word
+    const int T, W, R, D;           // tokens, tokens in whole vectors, queries at a time, numbers of a token in the output
+    Floats edge{};                  // is added to the last scores of a row: −∞ where there is no token
+    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows, g, g_rows, a, a_rows, s_rows;      // words
     std::vector<float> scores, a_grad, out, k_grad, v_grad, rate, cos, sin;
 
-    Head(const Call& s) : s(s), T(s.T), W((T + 15)/16*16), R(std::min(96, (T + 1)/2*2)), D(s.h*d) {
-        EACH(i, 16) if (W - 16 + i >= T) edge[i] = -INFINITY;
-        for (auto x : {&q, &k, &v, &g}) x->resize((W + 16)*d/2);
-        for (auto x : {&k_turned, &v_turned}) x->resize(d/2*W);
-        for (auto x : {&v_rows, &k_rows, &q_rows, &g_rows}) x->resize((T + 1)/2*d);
-        for (auto x : {&a, &a_rows, &s_rows}) x->resize(R/2*W);
+    Head(const Call& s) : s(s), T(s.T), W((T + LANES - 1)/LANES*LANES), R(std::min(96, (T + 1)/2*2)), D(s.h*d) {
+        EACH(i, LANES) if (W - LANES + i >= T) edge[i] = -INFINITY;
+        for (auto x : {&q, &k, &v, &g}) x->resize((W + LANES)*d/PER_WORD);
+        for (auto x : {&k_turned, &v_turned}) x->resize(d/PER_WORD*W);
+        for (auto x : {&v_rows, &k_rows, &q_rows, &g_rows}) x->resize(words(T)*d);
+        for (auto x : {&a, &a_rows, &s_rows}) x->resize(words(R)*W);
         for (auto x : {&scores, &a_grad}) x->resize(R*W);
         for (auto x : {&k_grad, &v_grad, &cos, &sin}) x->resize(T*d);
         out.resize(R*d); rate.resize(R);
@@ -44,49 +44,49 @@ template <int d> struct Head {      // one head of one image at a time, in room 
     }
     INLINE float standardise(Floats* x) {      // to mean 0 and deviation 1; returns what it was multiplied by
         Floats sum{}, squares{};
-        EACH(i, d/16) sum += x[i];
+        EACH(i, d/LANES) sum += x[i];
         float mean = total(sum)/d;
-        EACH(i, d/16) { x[i] -= mean; squares += x[i]*x[i]; }
+        EACH(i, d/LANES) { x[i] -= mean; squares += x[i]*x[i]; }
         float stretch = 1/std::sqrt(total(squares)/d + 1e-6f);
-        EACH(i, d/16) x[i] *= stretch;
+        EACH(i, d/LANES) x[i] *= stretch;
         return stretch;
     }
-    void prepare(const uint16_t* x, int t, const float* norm, uint32_t* to) {      // a query or a key: normalised and turned
-        Floats y[d/16];
-        EACH(i, d/16) y[i] = get16(x + 16*i);
-        if (s.norms) { standardise(y); EACH(i, d/16) y[i] = y[i]*get<Floats>(norm + 16*i) + get<Floats>(norm + d + 16*i); }
-        if (s.cos) EACH(i, d/16) y[i] = y[i]*get<Floats>(&cos[t*d + 16*i]) + shifted<1>(y[i])*get<Floats>(&sin[t*d + 16*i]);
-        EACH(i, d/16) put16((uint16_t*)(to + t*d/2) + 16*i, y[i]);
+    void prepare(const Number* x, int t, const float* norm, uint32_t* to) {      // a query or a key: normalised and turned
+        Floats y[d/LANES];
+        EACH(i, d/LANES) y[i] = read(x + LANES*i);
+        if (s.norms) { standardise(y); EACH(i, d/LANES) y[i] = y[i]*get<Floats>(norm + LANES*i) + get<Floats>(norm + d + LANES*i); }
+        if (s.cos) EACH(i, d/LANES) y[i] = y[i]*get<Floats>(&cos[t*d + LANES*i]) + shifted<1>(y[i])*get<Floats>(&sin[t*d + LANES*i]);
+        EACH(i, d/LANES) write((Number*)(to + t*d/PER_WORD) + LANES*i, y[i]);
     }
-    void load(const uint16_t* qkv) {
+    void load(const Number* qkv) {
         for (int t = 0; t < T; t++, qkv += 3*D) {
             prepare(qkv, t, s.norms, q.data()); prepare(qkv + D, t, s.norms + 2*d, k.data());
-            memcpy(&v[t*d/2], qkv + 2*D, 2*d);
+            memcpy(&v[t*d/PER_WORD], qkv + 2*D, d*sizeof(Number));
         }
-        transposed(k.data(), T, d/2, k_turned.data(), W); row_pairs(v.data(), T, d, d, v_rows.data());
+        transposed(k.data(), T, d/PER_WORD, k_turned.data(), W); row_pairs(v.data(), T, d, d, v_rows.data());
     }
     // e^(score − the row's largest), before they are divided by their sum: 1/sum is in `rate`
     template <class Keep> void weigh(int from, int rows, Keep keep) {
-        product(rows, &q[from*d/2], d/2, 1, k_turned.data(), W/16, W, d/2, scores.data(), W);
+        product(rows, &q[from*d/PER_WORD], d/PER_WORD, 1, k_turned.data(), W/LANES, W, d/PER_WORD, scores.data(), W);
         float factor = s.scale*1.44269504f;      // e^x = 2^(x/ln 2)
         for (int r = 0; r < rows; r++) {
-            const float* x = &scores[r*W]; Floats last = get<Floats>(x + W - 16) + edge, top = last, sum{};
-            for (int c = 0; c < W - 16; c += 16) top = larger(top, get<Floats>(x + c));
+            const float* x = &scores[r*W]; Floats last = get<Floats>(x + W - LANES) + edge, top = last, sum{};
+            for (int c = 0; c < W - LANES; c += LANES) top = larger(top, get<Floats>(x + c));
             float highest = largest(top);
-            for (int c = 0; c < W; c += 16) {
-                Floats y = power_of_two(((c < W - 16 ? get<Floats>(x + c) : last) - highest)*factor);
+            for (int c = 0; c < W; c += LANES) {
+                Floats y = power_of_two(((c < W - LANES ? get<Floats>(x + c) : last) - highest)*factor);
                 keep(r*W + c, y); sum += y;
             }
             rate[r] = 1/total(sum);
         }
     }
-    void forward(const uint16_t* qkv, uint16_t* to) {
+    void forward(const Number* qkv, Number* to) {
         load(qkv);
         for (int from = 0; from < T; from += R) {
             int rows = std::min(R, T - from);
-            weigh(from, rows, [&](int at, Floats y) { put16((uint16_t*)a.data() + at, y); });
-            product(rows, a.data(), W/2, 1, v_rows.data(), d/16, d, (T + 1)/2, out.data(), d);
-            for (int r = 0; r < rows; r++) EACH(i, d/16) put16(to + long(from + r)*D + 16*i, rate[r]*get<Floats>(&out[r*d + 16*i]));
+            weigh(from, rows, [&](int at, Floats y) { write((Number*)a.data() + at, y); });
+            product(rows, a.data(), W/PER_WORD, 1, v_rows.data(), d/LANES, d, words(T), out.data(), d);
+            for (int r = 0; r < rows; r++) EACH(i, d/LANES) write(to + long(from + r)*D + LANES*i, rate[r]*get<Floats>(&out[r*d + LANES*i]));
         }
     }
 '''
@@ -94,58 +94,58 @@ template <int d> struct Head {      // one head of one image at a time, in room 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu24
 BACKWARD = r'''
     // from the gradient of what `prepare` made to that of x
-    void unprepare(const float* grad, const uint16_t* x, int t, const float* norm, float* sums, uint16_t* to) {
-        Floats y[d/16], e[d/16], sum{}, along{};
-        EACH(i, d/16) e[i] = get<Floats>(grad + 16*i);
-        if (s.cos) EACH(i, d/16) e[i] = e[i]*get<Floats>(&cos[t*d + 16*i]) - shifted<1>(e[i])*get<Floats>(&sin[t*d + 16*i]);      // turned back
+    void unprepare(const float* grad, const Number* x, int t, const float* norm, float* sums, Number* to) {
+        Floats y[d/LANES], e[d/LANES], sum{}, along{};
+        EACH(i, d/LANES) e[i] = get<Floats>(grad + LANES*i);
+        if (s.cos) EACH(i, d/LANES) e[i] = e[i]*get<Floats>(&cos[t*d + LANES*i]) - shifted<1>(e[i])*get<Floats>(&sin[t*d + LANES*i]);      // turned back
         if (s.norms) {
-            EACH(i, d/16) y[i] = get16(x + 16*i);
+            EACH(i, d/LANES) y[i] = read(x + LANES*i);
             float stretch = standardise(y);
-            EACH(i, d/16) {
-                put(sums + 16*i, get<Floats>(sums + 16*i) + e[i]*y[i]); put(sums + d + 16*i, get<Floats>(sums + d + 16*i) + e[i]);
-                e[i] *= get<Floats>(norm + 16*i); sum += e[i]; along += e[i]*y[i];
+            EACH(i, d/LANES) {
+                put(sums + LANES*i, get<Floats>(sums + LANES*i) + e[i]*y[i]); put(sums + d + LANES*i, get<Floats>(sums + d + LANES*i) + e[i]);
+                e[i] *= get<Floats>(norm + LANES*i); sum += e[i]; along += e[i]*y[i];
             }
             float mean = total(sum)/d, part = total(along)/d;
-            EACH(i, d/16) e[i] = stretch*(e[i] - mean - y[i]*part);
+            EACH(i, d/LANES) e[i] = stretch*(e[i] - mean - y[i]*part);
         }
-        EACH(i, d/16) put16(to + 16*i, e[i]);
+        EACH(i, d/LANES) write(to + LANES*i, e[i]);
     }
-    // rows r and r + 1: from weights and their gradients to the scores' gradients, in 16 bits and as pairs of rows
+    // rows r and r + 1: from weights and their gradients to the scores' gradients, as they are and as pairs of rows
     void through_softmax(int r, bool two) {
         float *p = &scores[r*W], *e = &a_grad[r*W], first = rate[r], second = two ? rate[r + 1] : 0;
         Floats sum{}, more{};
-        for (int c = 0; c < W; c += 16) {
+        for (int c = 0; c < W; c += LANES) {
             Floats upper = first*get<Floats>(p + c), lower = two ? second*get<Floats>(p + W + c) : Floats{};
-            put(&a_rows[r/2*W + c], rounded(upper) | rounded(lower) << 16);
+            put(&a_rows[r/PER_WORD*W + c], paired(rounded(upper), rounded(lower)));
             sum += upper*get<Floats>(e + c); if (two) more += lower*get<Floats>(e + W + c);
         }
         float mean = total(sum), other = total(more);
-        for (int c = 0; c < W; c += 16) {
+        for (int c = 0; c < W; c += LANES) {
             Words upper = rounded(first*s.scale*get<Floats>(p + c)*(get<Floats>(e + c) - mean)), lower{};
             if (two) lower = rounded(second*s.scale*get<Floats>(p + W + c)*(get<Floats>(e + W + c) - other));
-            put((uint16_t*)&a[r*W/2] + c, __builtin_convertvector(upper, Halves));
-            if (two) put((uint16_t*)&a[(r + 1)*W/2] + c, __builtin_convertvector(lower, Halves));
-            put(&s_rows[r/2*W + c], upper | lower << 16);
+            together((Number*)&a[r*W/PER_WORD] + c, upper);
+            if (two) together((Number*)&a[(r + 1)*W/PER_WORD] + c, lower);
+            put(&s_rows[r/PER_WORD*W + c], paired(upper, lower));
         }
     }
-    void backward(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums) {
+    void backward(const Number* qkv, const Number* grad, Number* to, float* sums) {
         load(qkv);
-        transposed(v.data(), T, d/2, v_turned.data(), W); row_pairs(k.data(), T, d, d, k_rows.data());
+        transposed(v.data(), T, d/PER_WORD, v_turned.data(), W); row_pairs(k.data(), T, d, d, k_rows.data());
         for (int from = 0; from < T; from += R) {
-            int rows = std::min(R, T - from), half = (rows + 1)/2;
-            for (int r = 0; r < rows; r++) memcpy(&g[r*d/2], grad + long(from + r)*D, 2*d);
-            row_pairs(g.data(), rows, d, d, g_rows.data()); row_pairs(&q[from*d/2], rows, d, d, q_rows.data());
+            int rows = std::min(R, T - from), half = words(rows);
+            for (int r = 0; r < rows; r++) memcpy(&g[r*d/PER_WORD], grad + long(from + r)*D, d*sizeof(Number));
+            row_pairs(g.data(), rows, d, d, g_rows.data()); row_pairs(&q[from*d/PER_WORD], rows, d, d, q_rows.data());
             weigh(from, rows, [&](int at, Floats y) { put(&scores[at], y); });
-            product(rows, g.data(), d/2, 1, v_turned.data(), W/16, W, d/2, a_grad.data(), W);
-            for (int r = 0; r < rows; r += 2) through_softmax(r, r + 1 < rows);
-            product(rows, a.data(), W/2, 1, k_rows.data(), d/16, d, (T + 1)/2, out.data(), d);
-            product(T, s_rows.data(), 1, W, q_rows.data(), d/16, d, half, k_grad.data(), d, from > 0);
-            product(T, a_rows.data(), 1, W, g_rows.data(), d/16, d, half, v_grad.data(), d, from > 0);
+            product(rows, g.data(), d/PER_WORD, 1, v_turned.data(), W/LANES, W, d/PER_WORD, a_grad.data(), W);
+            for (int r = 0; r < rows; r += PER_WORD) through_softmax(r, PER_WORD == 2 && r + 1 < rows);
+            product(rows, a.data(), W/PER_WORD, 1, k_rows.data(), d/LANES, d, words(T), out.data(), d);
+            product(T, s_rows.data(), 1, W, q_rows.data(), d/LANES, d, half, k_grad.data(), d, from > 0);
+            product(T, a_rows.data(), 1, W, g_rows.data(), d/LANES, d, half, v_grad.data(), d, from > 0);
             for (int r = 0; r < rows; r++) unprepare(&out[r*d], qkv + long(from + r)*3*D, from + r, s.norms, sums, to + long(from + r)*3*D);
         }
         for (int t = 0; t < T; t++, qkv += 3*D, to += 3*D) {
             unprepare(&k_grad[t*d], qkv + D, t, s.norms + 2*d, sums + 2*d, to + D);
-            EACH(i, d/16) put16(to + 2*D + 16*i, get<Floats>(&v_grad[t*d + 16*i]));
+            EACH(i, d/LANES) write(to + 2*D + LANES*i, get<Floats>(&v_grad[t*d + LANES*i]));
         }
     }
 };
@@ -153,7 +153,7 @@ BACKWARD = r'''
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu26
 CALLS = SHARE + r'''
-template <int d> void run(const Call& s, const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums) {      // without a gradient: forward
+template <int d> void run(const Call& s, const Number* qkv, const Number* grad, Number* to, float* sums) {      // without a gradient: forward
     share(long(s.B)*s.h, s.threads, [&](int i, long from, long until) {
         Head<d> head(s);
         for (long u = from; u < until; u++) {
@@ -162,7 +162,7 @@ template <int d> void run(const Call& s, const uint16_t* qkv, const uint16_t* gr
         }
     });
 }
-extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* to, float* sums, const float* norms, const float* cos, const float* sin,
+extern "C" void attention(const Number* qkv, const Number* grad, Number* to, float* sums, const float* norms, const float* cos, const float* sin,
                           int B, int T, int h, int d, int prefix, int threads, float scale) {
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
     (d == 16 ? run<16> : d == 32 ? run<32> : run<64>)(s, qkv, grad, to, sums);
@@ -171,9 +171,9 @@ extern "C" void attention(const uint16_t* qkv, const uint16_t* grad, uint16_t* t
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu28
 @cache
-def library() -> ctypes.CDLL:
-    "The kernel. Raises `InputError` where it cannot be compiled."
-    return compiled(ARITHMETIC + PRODUCT + PACKING + HEAD + BACKWARD + CALLS)
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    "The kernel for bfloat16 or float32. Raises `InputError` where it cannot be compiled."
+    return compiled(ARITHMETIC + PRODUCT + PACKING + HEAD + BACKWARD + CALLS, flags_for(dtype))
 
 def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None):
     "Fills `to` with attention's output or, where there is a gradient of that, with the gradient of qkv; adds to `sums` (threads, 4, d) those of the norms."
@@ -181,7 +181,7 @@ def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: i
     qkv, grad = qkv.contiguous(), None if grad is None else grad.contiguous()
     norms, cos, sin = (None if t is None else t.float().contiguous() for t in (norms, cos, sin))
     prefix, threads = 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums)
-    library().attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads, ctypes.c_float(d**-0.5))
+    library(qkv.dtype).attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads, ctypes.c_float(d**-0.5))
 
 def shapes(qkv, h, norms, cos, sin):      # what the operation answers, of the right size
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
@@ -203,35 +203,32 @@ def keep(ctx, inputs, output):
 def pass_back(ctx, way, grad):
     qkv, norms, cos, sin = ctx.saved_tensors
     qkv_grad, norms_grad = way(grad, qkv, ctx.h, norms, cos, sin)
-    return qkv_grad, None, None if norms is None else norms_grad.to(norms.dtype), None, None
+    return qkv_grad, None, None if norms is None or norms_grad is None else norms_grad.to(norms.dtype), None, None
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu59
-def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_back: Callable, shapes: Callable, shapes_back: Callable) -> tuple[Callable, Callable]:
-    "From a function and its backward pass: a function for autograd, and the same as an operation that a compiler need not look into."
-    class Now(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):      # with `setup_context` torch would look up the names of all inputs in every call
-            output = ahead(*inputs)
-            keep(ctx, inputs, output)
-            return output
-        @staticmethod
-        @once_differentiable      # or a gradient of a gradient would be wrong, without a word
-        def backward(ctx, *grads):
-            return pass_back(ctx, back, *grads)
-    while hasattr(torch.ops.vit_scratch, name):      # a page that defines once more what the package has must not take it away
-        name += "_again"
-    op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
-    op.register_autograd(lambda ctx, *grads: pass_back(ctx, op_back, *grads), setup_context=keep)
-    for planned, answer in ((op, shapes), (op_back, shapes_back)): planned.register_fake(answer)
-    return Now.apply, op
+def by_torch(qkv: Tensor, h: int, norms: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
+    "The same by torch's operations, in the numbers of qkv; queries and keys are normalised and turned in those of the norms and turns."
+    q, k, v = (t.unflatten(-1, (h, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
+    if norms is not None:
+        q, k = (F.layer_norm(t, t.shape[-1:], w.to(t.dtype), b.to(t.dtype), 1e-6) for t, w, b in ((q, *norms[:2]), (k, *norms[2:])))
+    if cos is not None:
+        before = q.shape[-2] - len(cos)
+        def turn(t: Tensor) -> Tensor:
+            a, b = t[..., before:, ::2], t[..., before:, 1::2]
+            return torch.cat([t[..., :before, :], torch.stack([a*cos - b*sin, a*sin + b*cos], dim=-1).flatten(-2)], dim=-2).to(v.dtype)
+        q, k = turn(q), turn(k)
+    return ((q * q.shape[-1]**-0.5 @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+def back_by_torch(grad, qkv, h, norms, cos, sin):
+    return slopes(lambda: by_torch(qkv, h, norms, cos, sin), (qkv, norms), grad)
 
 def shapes_back(grad, qkv, h, norms, cos, sin):
     return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)
 
-attention_now, attention_op = operation("cpu_attention", forward_now, backward_now, keep, pass_back, shapes, shapes_back)
+attention_now, attention_op = operation("cpu_attention", forward_now, backward_now, keep, pass_back, back_by_torch, shapes, shapes_back)
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu44
-def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU: queries, keys and values of all heads, side by side
+def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16 or fp32, on a CPU: queries, keys and values of all heads, side by side
                   num_heads: int,                # h; D/h is 16, 32 or 64
                   norms: Tensor | None = None,   # (4, d): weight and bias of the queries' LayerNorm (eps 1e-6), then of the keys'
                   cos: Tensor | None = None,     # (N, d/2) for the last N tokens, which are turned by these cosines
@@ -239,11 +236,11 @@ def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16, on a CPU:
                  ) -> Tensor:                    # (B, T, D)
     """Attention in one piece of C++, norms and rotary positions included; in the manner of [FlashAttention], with all keys of a group of queries at once.
 
-    Has first derivatives, backwards, and no others (not under `torch.func`). Raises `InputError` for what it is not made for, and without g++.
+    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises `InputError` for what it is not made for, and without g++.
     """
     T, d = qkv.shape[-2], qkv.shape[-1] // (3 * num_heads)
-    if qkv.dim() != 3 or qkv.device.type != "cpu" or qkv.dtype != torch.bfloat16 or d not in (16, 32, 64) or qkv.shape[-1] != 3 * num_heads * d:
-        raise InputError(f"qkv is {qkv.dtype} {tuple(qkv.shape)} on {qkv.device.type}, with {num_heads} heads; the kernel is for bfloat16 (B, T, 3·D) on a CPU, and heads of 16, 32 or 64 numbers")
+    if qkv.dim() != 3 or qkv.device.type != "cpu" or qkv.dtype not in PER_WORD or d not in (16, 32, 64) or qkv.shape[-1] != 3 * num_heads * d:
+        raise InputError(f"qkv is {qkv.dtype} {tuple(qkv.shape)} on {qkv.device.type}, with {num_heads} heads; the kernel is for bfloat16 or float32 (B, T, 3·D) on a CPU, and heads of 16, 32 or 64 numbers")
     places = None if cos is None else tuple(cos.shape)
     if norms is not None and norms.shape != (4, d) or (cos is None) != (sin is None) or cos is not None and (places != sin.shape or places[1:] != (d // 2,) or places[0] > T):
         raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin {None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) for at most {T} places, or left out")

@@ -10,46 +10,47 @@ import ctypes
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .core import InputError
-from .cpu_kernel import operation
-from .cpu_product import ARITHMETIC, PACKING, PRODUCT, SHARE, address, compiled
+from .cpu_product import ARITHMETIC, PACKING, PER_WORD, PRODUCT, SHARE, address, compiled, flags_for
+from .operation import operation, slopes
 
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu05
 WEIGHTS = r'''
-typedef std::vector<uint32_t> Pairs;      // numbers of 16 bits, two in a word
-enum { STRIP = 64, ROWS = 24 };           // columns, and rows of them, that are finished before the next ones are begun
+typedef std::vector<uint32_t> Pairs;          // numbers of 16 bits, two in a word, or of 32
+enum { STRIP = WIDE*LANES, ROWS = 24 };       // columns, and rows of them, that are finished before the next ones are begun
 
-// (rows, columns) → strips of 64 columns, in each its pairs of rows one after the other
+// (rows, columns) → strips of columns, in each its pairs of rows one after the other
 static void pair_strips(const uint32_t* x, int rows, int columns, uint32_t* to) {
-    for (int at = 0; at < columns; at += STRIP, to += (rows + 1)/2*STRIP) row_pairs(x + at/2, rows, STRIP, columns, to);
+    for (int at = 0; at < columns; at += STRIP, to += words(rows)*STRIP) row_pairs(x + at/PER_WORD, rows, STRIP, columns, to);
 }
 struct Weights {      // a layer's, for x·wᵀ or, on the way back, for g·w
     int out, in; Pairs strips;
-    Weights(const float* w, int rows, int columns, bool back) : out(back ? columns : rows), in(back ? rows : columns), strips(long(rows)*columns/2) {
+    Weights(const float* w, int rows, int columns, bool back) : out(back ? columns : rows), in(back ? rows : columns), strips(long(rows)*columns/PER_WORD) {
         Pairs half(strips.size());
-        for (long i = 0; i < long(rows)*columns; i += 16) put16((uint16_t*)half.data() + i, get<Floats>(w + i));
+        for (long i = 0; i < long(rows)*columns; i += LANES) write((Number*)half.data() + i, get<Floats>(w + i));
         if (back) pair_strips(half.data(), rows, columns, strips.data());
-        else for (long at = 0; at < rows; at += STRIP) transposed(&half[at*columns/2], STRIP, columns/2, &strips[at*columns/2], STRIP);
+        else for (long at = 0; at < rows; at += STRIP) transposed(&half[at*columns/PER_WORD], STRIP, columns/PER_WORD, &strips[at*columns/PER_WORD], STRIP);
     }
 };
-// `strip<4>(rows, a, how far to a's next row, to its next pair, b, b's width, pairs, c, c's width, add)` makes 64 columns of c = a·b.
-// rows of x times the weights; `use` gets the sums, sixteen at a time, while they are near
+// `strip<WIDE>(rows, a, how far to a's next row, to its next pair, b, b's width, pairs, c, c's width, add)` makes STRIP columns of c = a·b.
+// rows of x times the weights; `use` gets the sums, a vector at a time, while they are near
 template <class Use> void times(const uint32_t* x, int rows, const Weights& w, Use use) {
     float sums[ROWS*STRIP];
     for (int at = 0; at < w.out; at += STRIP) for (int from = 0; from < rows; from += ROWS) {
         int n = std::min(int(ROWS), rows - from);
-        strip<4>(n, x + long(from)*w.in/2, w.in/2, 1, &w.strips[long(at)*w.in/2], STRIP, w.in/2, sums, STRIP, false);
-        for (int r = 0; r < n; r++) EACH(v, STRIP/16) use(from + r, at + 16*v, get<Floats>(sums + r*STRIP + 16*v));
+        strip<WIDE>(n, x + long(from)*w.in/PER_WORD, w.in/PER_WORD, 1, &w.strips[long(at)*w.in/PER_WORD], STRIP, w.in/PER_WORD, sums, STRIP, false);
+        for (int r = 0; r < n; r++) EACH(v, STRIP/LANES) use(from + r, at + LANES*v, get<Floats>(sums + r*STRIP + LANES*v));
     }
 }
 // sums (out, in) += gᵀ·x, the gradient of the weights: a's strides are exchanged
 static void gather(float* sums, const uint32_t* g, int out, const uint32_t* x, int in, int rows, Pairs& room) {
-    long half = (rows + 1)/2; room.resize(half*(out + in));
+    long half = words(rows); room.resize(half*(out + in));
     uint32_t *gs = room.data(), *xs = gs + half*out;
     pair_strips(g, rows, out, gs); pair_strips(x, rows, in, xs);
-    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += STRIP) strip<4>(STRIP, gs + o*half, 1, STRIP, xs + i*half, STRIP, half, sums + o*in + i, in, true);
+    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += STRIP) strip<WIDE>(STRIP, gs + o*half, 1, STRIP, xs + i*half, STRIP, half, sums + o*in + i, in, true);
 }
 '''
 
@@ -73,33 +74,33 @@ struct Norm {      // LayerNorm of tokens of D numbers; `weights`: D weights, th
     Floats scaled(const float* x, int i) { return of(x, i)*get<Floats>(weights + i) + get<Floats>(weights + D + i); }
     void look(const float* x) {
         Floats sum{}, squares{};
-        for (int i = 0; i < D; i += 16) sum += get<Floats>(x + i);
+        for (int i = 0; i < D; i += LANES) sum += get<Floats>(x + i);
         mean = total(sum)/D;
-        for (int i = 0; i < D; i += 16) { Floats off = get<Floats>(x + i) - mean; squares += off*off; }
+        for (int i = 0; i < D; i += LANES) { Floats off = get<Floats>(x + i) - mean; squares += off*off; }
         rate = 1/std::sqrt(total(squares)/D + 1e-6f);
     }
     void forward(const float* x, int rows, Pairs& to) {
-        for (int r = 0; r < rows; r++, x += D) { look(x); for (int i = 0; i < D; i += 16) put16((uint16_t*)to.data() + r*D + i, scaled(x, i)); }
+        for (int r = 0; r < rows; r++, x += D) { look(x); for (int i = 0; i < D; i += LANES) write((Number*)to.data() + r*D + i, scaled(x, i)); }
     }
     // from the gradient of what it made to that of x, added to the one that came past; and what it made, `again`
     void backward(const float* x, int rows, const float* grad, const float* past, float* to, float* sums, Pairs& again) {
         for (int r = 0; r < rows; r++, x += D, grad += D, past += D, to += D) {
             Floats sum{}, along{}; look(x);
-            for (int i = 0; i < D; i += 16) {
+            for (int i = 0; i < D; i += LANES) {
                 Floats y = of(x, i), e = get<Floats>(grad + i), stretched = e*get<Floats>(weights + i);
-                put16((uint16_t*)again.data() + r*D + i, scaled(x, i));
+                write((Number*)again.data() + r*D + i, scaled(x, i));
                 add(sums + i, e*y); add(sums + D + i, e); sum += stretched; along += stretched*y;
             }
             float m = total(sum)/D, part = total(along)/D;
-            for (int i = 0; i < D; i += 16) put(to + i, get<Floats>(past + i) + rate*(get<Floats>(grad + i)*get<Floats>(weights + i) - m - part*of(x, i)));
+            for (int i = 0; i < D; i += LANES) put(to + i, get<Floats>(past + i) + rate*(get<Floats>(grad + i)*get<Floats>(weights + i) - m - part*of(x, i)));
         }
     }
 };
 // the gradient of a half's output, in 16 bits for the products; that of the last layer's bias grows
 static void enter(const float* grad, int rows, int D, Pairs& to, float* sums) {
-    for (int r = 0; r < rows; r++) for (int i = 0; i < D; i += 16) {
+    for (int r = 0; r < rows; r++) for (int i = 0; i < D; i += LANES) {
         Floats e = get<Floats>(grad + r*D + i);
-        put16((uint16_t*)to.data() + r*D + i, e); add(sums + i, e);
+        write((Number*)to.data() + r*D + i, e); add(sums + i, e);
     }
 }
 '''
@@ -110,23 +111,23 @@ struct Mlp {      // some tokens at a time, in room that is used again for the n
     int D, H; const float *norm, *b1, *b2; const Weights &first, &second;
     Pairs n, a, g, arrived, room; std::vector<float> n_grad;
     Mlp(int D, int H, int piece, const float* norm, const float* b1, const float* b2, const Weights& first, const Weights& second)
-        : D(D), H(H), norm(norm), b1(b1), b2(b2), first(first), second(second), n(piece*D/2), a(piece*H/2), g(piece*H/2), arrived(piece*D/2), n_grad(piece*D) {}
+        : D(D), H(H), norm(norm), b1(b1), b2(b2), first(first), second(second), n(piece*D/PER_WORD), a(piece*H/PER_WORD), g(piece*H/PER_WORD), arrived(piece*D/PER_WORD), n_grad(piece*D) {}
 
-    void forward(const float* x, uint16_t* h, float* to, int rows) {      // keeps h, if there is a place for it
+    void forward(const float* x, Number* h, float* to, int rows) {      // keeps h, if there is a place for it
         Norm{D, norm}.forward(x, rows, n);
         times(n.data(), rows, first, [&](int r, int i, Floats z) {
             Floats below, density; z += get<Floats>(b1 + i); bell(z, below, density);
-            if (h) put16(h + r*H + i, z);
-            put16((uint16_t*)a.data() + r*H + i, z*below);
+            if (h) write(h + r*H + i, z);
+            write((Number*)a.data() + r*H + i, z*below);
         });
         times(a.data(), rows, second, [&](int r, int i, Floats z) { put(to + r*D + i, get<Floats>(x + r*D + i) + z + get<Floats>(b2 + i)); });
     }
-    void backward(const float* x, const uint16_t* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums, int rows) {
+    void backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums, int rows) {
         enter(grad, rows, D, arrived, b2_sums);
         times(arrived.data(), rows, second, [&](int r, int i, Floats d) {      // d: the gradient of a
-            Floats below, density, z = get16(h + r*H + i); bell(z, below, density);
-            put16((uint16_t*)a.data() + r*H + i, z*below);
-            d *= below + z*density; put16((uint16_t*)g.data() + r*H + i, d); add(b1_sums + i, d);
+            Floats below, density, z = read(h + r*H + i); bell(z, below, density);
+            write((Number*)a.data() + r*H + i, z*below);
+            d *= below + z*density; write((Number*)g.data() + r*H + i, d); add(b1_sums + i, d);
         });
         times(g.data(), rows, first, [&](int r, int i, Floats d) { put(&n_grad[r*D + i], d); });
         Norm{D, norm}.backward(x, rows, n_grad.data(), grad, to, norm_sums, n);
@@ -135,14 +136,14 @@ struct Mlp {      // some tokens at a time, in room that is used again for the n
 };
 static int piece_of(long tokens, int threads) { return std::max(1L, std::min(192L, (tokens + threads - 1)/threads)); }
 
-extern "C" void mlp_forward(const float* x, uint16_t* h, float* to, const float* norm, const float* w1, const float* b1, const float* w2, const float* b2, long M, int D, int H, int threads) {
+extern "C" void mlp_forward(const float* x, Number* h, float* to, const float* norm, const float* w1, const float* b1, const float* w2, const float* b2, long M, int D, int H, int threads) {
     Weights first(w1, H, D, false), second(w2, D, H, false); const int P = piece_of(M, threads);
     share((M + P - 1)/P, threads, [&](int, long from, long until) {
         Mlp mlp(D, H, P, norm, b1, b2, first, second);
         for (long m = from*P; m < std::min(until*P, M); m += P) mlp.forward(x + m*D, h ? h + m*H : nullptr, to + m*D, std::min(long(P), M - m));
     });
 }
-extern "C" void mlp_backward(const float* x, const uint16_t* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums,
+extern "C" void mlp_backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums,
                              const float* norm, const float* w1, const float* w2, long M, int D, int H, int threads) {
     Weights first(w1, H, D, true), second(w2, D, H, true); const int P = piece_of(M, threads);
     share((M + P - 1)/P, threads, [&](long i, long from, long until) {      // share i has sums of its own
@@ -155,9 +156,9 @@ extern "C" void mlp_backward(const float* x, const uint16_t* h, const float* gra
 
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu09
 @cache
-def library() -> ctypes.CDLL:
-    "The MLP's half. Raises `InputError` where it cannot be compiled."
-    return compiled(ARITHMETIC + PRODUCT + PACKING + SHARE + WEIGHTS + NORM + BELL + MLP)
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    "The MLP's half, with products of bfloat16 or float32. Raises `InputError` where it cannot be compiled."
+    return compiled(ARITHMETIC + PRODUCT + PACKING + SHARE + WEIGHTS + NORM + BELL + MLP, flags_for(dtype))
 
 def numbers(x: Tensor, w1: Tensor) -> tuple[ctypes.c_long, int, int]:
     "Tokens, numbers of a token, and of the hidden layer."
@@ -171,39 +172,48 @@ def added_up(sums: list[Tensor]) -> list[Tensor]:
     "The shares' sums together."
     return [s[0] if len(s) == 1 else s.sum(0) for s in sums]
 
-def shapes(x, norm, w1, b1, w2, b2, kept):      # what the operation answers, of the right size
-    return torch.empty_like(x), x.new_empty((*x.shape[:-1], len(w1)) if kept else 0, dtype=torch.bfloat16)
+def shapes(x, norm, w1, b1, w2, b2, dtype, kept):      # what the operation answers, of the right size
+    return torch.empty_like(x), x.new_empty((*x.shape[:-1], len(w1)) if kept else 0, dtype=dtype)
 
-def forward_now(x: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, kept: bool) -> tuple[Tensor, Tensor]:
-    to, h = shapes(x, norm, w1, b1, w2, b2, kept)
-    library().mlp_forward(*map(address, (x, h if kept else None, to, norm, w1, b1, w2, b2)), *numbers(x, w1), torch.get_num_threads())
+def forward_now(x: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, dtype: torch.dtype, kept: bool) -> tuple[Tensor, Tensor]:
+    to, h = shapes(x, norm, w1, b1, w2, b2, dtype, kept)
+    library(dtype).mlp_forward(*map(address, (x, h if kept else None, to, norm, w1, b1, w2, b2)), *numbers(x, w1), torch.get_num_threads())
     return to, h
 
 def backward_now(grad: Tensor, x: Tensor, h: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     threads, to, grad = torch.get_num_threads(), torch.empty_like(x), grad.contiguous()
     sums = sums_for(threads, norm, w1, b1, w2, b2)
-    library().mlp_backward(*map(address, (x, h, grad, to, *sums, norm, w1, w2)), *numbers(x, w1), threads)
+    library(h.dtype).mlp_backward(*map(address, (x, h, grad, to, *sums, norm, w1, w2)), *numbers(x, w1), threads)
     return to, *added_up(sums)
 
 def keep(ctx, inputs, output):
-    x, norm, w1, b1, w2, b2, _ = inputs
+    x, norm, w1, b1, w2, b2, *_ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, output[1], norm, w1, b1, w2, b2)
 
 def pass_back(ctx, way, grad, _):      # nobody asks for the gradient of h
-    return (None,) * 7 if grad is None else (*way(grad, *ctx.saved_tensors), None)
+    return (None,) * 8 if grad is None else (*way(grad, *ctx.saved_tensors), None, None)
+
+def by_torch(x, norm, w1, b1, w2, b2):
+    return x + F.linear(F.gelu(F.linear(F.layer_norm(x, x.shape[-1:], *norm, 1e-6), w1, b1)), w2, b2)
+
+def back_by_torch(grad, x, h, *weights):
+    return slopes(lambda: by_torch(x, *weights), (x, *weights), grad)
 
 def shapes_back(grad, x, h, *weights):
     return torch.empty_like(x), *map(torch.empty_like, weights)
 
-mlp_now, mlp_op = operation("cpu_mlp_half", forward_now, backward_now, keep, pass_back, shapes, shapes_back)
+mlp_now, mlp_op = operation("cpu_mlp_half", forward_now, backward_now, keep, pass_back, back_by_torch, shapes, shapes_back)
 
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu34
 def check_half(x: Tensor,             # (B, T, D)
+               dtype: torch.dtype,    # of the numbers that are multiplied
                **weights: tuple):     # name → (tensor, the shape that it must have)
     "Raises `InputError` for what the halves are not made for."
     if x.dim() != 3 or 0 in x.shape or x.shape[-1] % 64 or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x, *(t for t, _ in weights.values()))):
         raise InputError(f"x is {x.dtype} {tuple(x.shape)} on {x.device.type}; it must be (B, T, D), not empty, D in steps of 64, and with all weights float32 on a CPU")
+    if dtype not in PER_WORD:
+        raise InputError(f"dtype is {dtype}; the products are those of bfloat16 or float32")
     wrong = {name: (tuple(t.shape), shape) for name, (t, shape) in weights.items() if t.shape != shape}
     if wrong:
         raise InputError("; ".join(f"{name} is {is_now}, and must be {shape}" for name, (is_now, shape) in wrong.items()))
@@ -219,14 +229,15 @@ def cpu_mlp_half(x: Tensor,        # (B, T, D), fp32, on a CPU; D in steps of 64
                  b1: Tensor,       # (H,)
                  w2: Tensor,       # (D, H)
                  b2: Tensor,       # (D,)
+                 dtype: torch.dtype = torch.bfloat16,      # of the numbers that are multiplied, or float32
                 ) -> Tensor:       # (B, T, D), fp32
-    """x + fc2(gelu(fc1(norm(x)))), the second half of a block, in one piece of C++; products in 16 bits, sums and what stands between in 32 [ViT, eq. 3].
+    """x + fc2(gelu(fc1(norm(x)))), the second half of a block, in one piece of C++; products in 16 bits or 32, sums and what stands between in 32 [ViT, eq. 3].
 
-    Has first derivatives, backwards, and no others. Raises `InputError` for what it is not made for, and without g++.
+    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises `InputError` for what it is not made for, and without g++.
     """
     D, H = x.shape[-1], len(w1)
     if H % 64:
         raise InputError(f"the hidden layer has {H} numbers; it must have them in steps of 64")
-    check_half(x, norm=(norm, (2, D)), w1=(w1, (H, D)), b1=(b1, (H,)), w2=(w2, (D, H)), b2=(b2, (D,)))
+    check_half(x, dtype, norm=(norm, (2, D)), w1=(w1, (H, D)), b1=(b1, (H,)), w2=(w2, (D, H)), b2=(b2, (D,)))
     tensors = [t.contiguous() for t in (x, norm, w1, b1, w2, b2)]
-    return (mlp_op if torch.compiler.is_compiling() else mlp_now)(*tensors, may_go_back(*tensors))[0]
+    return (mlp_op if torch.compiler.is_compiling() else mlp_now)(*tensors, dtype, may_go_back(*tensors))[0]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PART_BYTES', 'TENSOR_BYTES', 'saved_sizes', 'saved_bytes', 'kept_for_each', 'part_size', 'add_into', 'crew',
-           'at_once', 'is_watched', 'buffers_kept', 'leaves_traces', 'worker_count', 'Gradients', 'keep_memory',
-           'forward_in_parts']
+           'at_once', 'is_watched', 'buffers_kept', 'leaves_traces', 'shares_cores', 'worker_count', 'Gradients',
+           'keep_memory', 'forward_in_parts']
 
 # %% ../nbs/08h_fast.ipynb #c983c316
 import contextlib, ctypes, math, os, platform, sys, threading, time
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .amp import autocast
 from .core import has_hooks
+from .kernel_choice import goes_in_halves
 
 # %% ../nbs/08h_fast.ipynb #de9c2448
 def saved_sizes(model: nn.Module,
@@ -121,9 +122,13 @@ def leaves_traces(model: nn.Module, images: Tensor, amp: str) -> bool:
         model(images[:2])
         return not torch.equal(before, torch.get_rng_state()) or any(not torch.equal(b, old) for b, old in buffers)
 
+def shares_cores(model: nn.Module, amp: str) -> bool:
+    "Whether parts had better go side by side on a CPU: in 16 bits, and in 32 where our kernels do the blocks."
+    return amp == "bf16" or amp == "off" and goes_in_halves(model, amp)
+
 def worker_count(model: nn.Module, images: Tensor, amp: str) -> int:
-    "One worker for each core in 16-bit training on a CPU; one alone elsewhere, and where side by side would not be the same: dropout, batch norm, hooks."
-    alone = images.device.type != "cpu" or amp != "bf16" or torch.get_num_threads() == 1 or is_watched(model)
+    "One worker for each core on a CPU where that pays; one alone elsewhere, and where side by side would not be the same: dropout, batch norm, hooks."
+    alone = images.device.type != "cpu" or not shares_cores(model, amp) or torch.get_num_threads() == 1 or is_watched(model)
     return 1 if alone or leaves_traces(model, images, amp) else torch.get_num_threads()
 
 # %% ../nbs/08h_fast.ipynb #68b82acf
@@ -236,15 +241,15 @@ def forward_in_parts(model: nn.Module,
                      images: Tensor,        # (B, C, H, W)
                      part: int = 0,         # images at a time on a CPU; 0: 32 of 32×32 pixels, fewer larger ones, 4 at least. A GPU takes all
                     ) -> Tensor:            # (B, num_classes)
-    "The model's answers, in parts on a CPU, in 16 bits side by side. Parts come one after the other where a hook might watch their order."
+    "The model's answers, in parts on a CPU, side by side where that pays. Parts come one after the other where a hook might watch their order."
     if images.device.type != "cpu":
         return model(images)
     part = part or max(4, 32 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
     watched = is_watched(model) or any(m.training for m in model.modules())
-    sixteen = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    workers, modes = torch.get_num_threads() if sixteen and not watched else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+    amp = {torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu") else "off"
+    workers, modes = torch.get_num_threads() if not watched and shares_cores(model, amp) else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
     def work(x: Tensor) -> Tensor:       # modes belong to a thread
-        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), autocast("bf16", x.device):
+        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), autocast(amp, x.device):
             return model(x)
     parts = images.split(max(1, min(part, -(-len(images) // workers))))
     if workers == 1 or len(parts) == 1:

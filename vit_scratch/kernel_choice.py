@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['OWN_UP_TO', 'OWN_NUMBERS', 'OWN_TYPES', 'FORWARDS', 'PROMISED', 'HALF_STEP', 'HALF_WIDTH', 'HALF_TOKENS',
-           'HALF_CORES', 'kind_of', 'is_for_triton', 'is_for_pairs', 'kernel_works', 'cores', 'nobody_chose',
-           'is_followed', 'is_its_moment', 'as_known', 'as_made', 'is_idle', 'known_to_kernel', 'keeps_promise',
-           'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel', 'halves_compile', 'halves_work', 'is_32',
-           'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked', 'attention_half', 'mlp_half',
-           'goes_in_halves']
+           'HALF_CORES', 'kind_of', 'is_for_triton', 'is_measured', 'is_for_processor', 'kernel_works', 'cores',
+           'nobody_chose', 'is_followed', 'products_in', 'is_its_moment', 'as_known', 'as_made', 'is_idle',
+           'known_to_kernel', 'keeps_promise', 'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel',
+           'halves_compile', 'halves_work', 'is_32', 'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked',
+           'attention_half', 'mlp_half', 'goes_in_halves']
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho04
 import importlib.util, shutil, sys
@@ -17,12 +17,13 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from .amp import autocast
 from .core import has_hooks
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho06
 OWN_UP_TO = {"cuda": 128, "cpu": 4100}      # tokens, by the kind of device; measured at 64 and 65 on a GPU, at 17 to 4097 on a CPU
 OWN_NUMBERS = 4096                          # tokens × numbers of a head, on a GPU: what fits into registers
-OWN_TYPES = {"cuda": (torch.bfloat16, torch.float16), "cpu": (torch.bfloat16,)}
+OWN_TYPES = {"cuda": (torch.bfloat16, torch.float16), "cpu": (torch.bfloat16, torch.float32)}
 
 def kind_of(x: Tensor) -> str:
     "The kind of device that a tensor is on; a function, so that a test can pretend."
@@ -33,22 +34,28 @@ def is_for_triton(device: torch.device) -> bool:
     "Whether this GPU is one for which Triton makes 16-bit kernels: NVIDIA's since 2020; and whether Triton is there."
     return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
+def is_measured(dtype: torch.dtype) -> bool:
+    "Whether this processor is of a kind on which our kernels were measured: for bf16, with the instruction for pairs and no AMX; for fp32, with AVX2 and no AVX-512."
+    has = torch.cpu.get_capabilities() if sys.platform == "linux" and hasattr(torch.cpu, "get_capabilities") else {}
+    if dtype == torch.bfloat16:
+        return bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
+    return bool(has.get("avx2") and has.get("fma3")) and not has.get("avx512_f")
+
 @cache
-def is_for_pairs() -> bool:
-    "Whether this processor is of the kind of the one on which our kernel was measured, bf16 pairs and no AMX, and the kernel could be compiled. Says so if there is a compiler and it could not."
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if sys.platform != "linux" or not has.get("avx512_bf16") or has.get("amx_bf16") or shutil.which("g++") is None:
+def is_for_processor(dtype: torch.dtype) -> bool:
+    "Whether our kernels are for this processor and these numbers, and the one for attention could be compiled. Says so if there is a compiler and it could not."
+    if not is_measured(dtype) or shutil.which("g++") is None:
         return False
     from vit_scratch.cpu_kernel import library
     try:
-        return bool(library().has_pairs())      # an old compiler does not know the instruction
+        return bool(library(dtype).has_pairs()) or dtype != torch.bfloat16      # an old compiler does not know the instruction
     except Exception as error:                  # whatever a strange machine may raise: there is another way
         print(f"attention goes torch's way: {type(error).__name__}: {error}", file=sys.stderr)
         return False
 
-def kernel_works(device: torch.device) -> bool:      # a compiler asks this once; it would look through the cache
-    "Whether one of our kernels is for this device."
-    return is_for_triton(device) if device.type == "cuda" else is_for_pairs()
+def kernel_works(device: torch.device, dtype: torch.dtype) -> bool:      # a compiler asks this once; it would look through the cache
+    "Whether one of our kernels is for this device and such numbers."
+    return is_for_triton(device) if device.type == "cuda" else is_for_processor(dtype)
 
 def cores() -> int:
     "Threads that torch uses here, as `torch.get_num_threads`, for a compiler to ask once."
@@ -63,16 +70,21 @@ def nobody_chose() -> bool:
     return torch.compiler.is_compiling() or (torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled())
 
 def is_followed() -> bool:
-    "Whether somebody looks at every operation or every module: `torch.func`, a mode such as that which counts operations, a hook for all modules (a compiled step cannot be asked)."
-    return not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0 or bool(nn.modules.module._has_any_global_hook()))
+    "Whether somebody looks at every operation or every module: `torch.func`, derivatives taken forward, a mode such as that which counts operations, a hook for all modules (a compiled step cannot be asked)."
+    return not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+                                                  or torch.autograd.forward_ad._current_level >= 0 or bool(nn.modules.module._has_any_global_hook()))
+
+def products_in(x: Tensor) -> torch.dtype:      # what a layer reads
+    "The numbers that a linear layer would multiply: what autocast says, or x's own."
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 def is_its_moment(x: Tensor) -> bool:      # what a layer reads
-    "Whether this is 16-bit work on a machine that can, not for export, and nobody has asked for torch's kernels."
+    "Whether this is work in numbers that we have a kernel for on this machine, not for export, and nobody has asked for torch's kernels."
     exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()      # torch 2.11 says yes to the first in every compiled step
     if type(x) not in (Tensor, nn.Parameter) or kind_of(x) not in OWN_TYPES or torch.jit.is_tracing() or exporting or is_followed():
         return False
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    return dtype in OWN_TYPES[kind_of(x)] and x.dtype != torch.float64 and nobody_chose() and kernel_works(x.device)
+    dtype = products_in(x)
+    return dtype in OWN_TYPES[kind_of(x)] and x.dtype != torch.float64 and nobody_chose() and kernel_works(x.device, dtype)
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho21
 FORWARDS = {cls: cls.forward for cls in (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout, nn.Identity) if cls.forward.__module__ == cls.__module__}      # class → its `forward` as we know it, if nobody was there before us
@@ -132,26 +144,25 @@ def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
     else:
         from vit_scratch.kernel import short_attention as kernel      # needs Triton
     norms = stacked(attn.q_norm, attn.k_norm) if isinstance(attn.q_norm, nn.LayerNorm) else None      # (4, d)
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    return kernel(attn.qkv(x).to(dtype), attn.num_heads, norms, *attn.turns())
+    return kernel(attn.qkv(x).to(products_in(x)), attn.num_heads, norms, *attn.turns())
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho25
 HALF_STEP, HALF_WIDTH = 64, 384                    # widths come in these steps; D at most
 HALF_TOKENS, HALF_CORES = 64, 8                    # tokens for each core, at least; cores at most
 
 @cache
-def halves_compile() -> bool:
-    "Whether both halves could be compiled. Says so if not."
+def halves_compile(dtype: torch.dtype) -> bool:
+    "Whether both halves could be compiled for these numbers. Says so if not."
     from vit_scratch import cpu_block, cpu_mlp
     try:
-        return bool(cpu_mlp.library() and cpu_block.library())
+        return bool(cpu_mlp.library(dtype) and cpu_block.library(dtype))
     except Exception as error:                  # as for attention's kernel
         print(f"blocks go torch's way: {type(error).__name__}: {error}", file=sys.stderr)
         return False
 
-def halves_work() -> bool:
+def halves_work(dtype: torch.dtype) -> bool:
     "`halves_compile`, for a compiler to ask once."
-    return halves_compile()
+    return halves_compile(dtype)
 halves_work._dynamo_marked_constant = True
 
 def is_32(*tensors: Tensor | None) -> bool:
@@ -164,7 +175,7 @@ def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:      # w
     small = x.dim() == 3 and x.shape[1] <= OWN_UP_TO["cpu"] and D <= HALF_WIDTH
     return (small and as_made(norm, *linears) and type(norm) is nn.LayerNorm and is_plain(norm, D)
             and all(is_32(m.weight, m.bias) for m in (norm, *linears)) and all(n % HALF_STEP == 0 for m in linears for n in m.weight.shape)
-            and torch.is_autocast_enabled("cpu") and len(x) * x.shape[1] >= HALF_TOKENS * cores() and cores() <= HALF_CORES and halves_work())
+            and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32) and len(x) * x.shape[1] >= HALF_TOKENS * cores() and cores() <= HALF_CORES and halves_work(products_in(x)))
 
 def attention_half_runs(block: nn.Module,      # a `Block`
                         x: Tensor,             # what it reads, (B, T, D)
@@ -192,15 +203,15 @@ def attention_half(block: nn.Module, x: Tensor) -> Tensor:      # (B, T, D) → 
     from vit_scratch.cpu_block import cpu_attention_half
     attn = block.attn
     norms = stacked(attn.q_norm, attn.k_norm) if isinstance(attn.q_norm, nn.LayerNorm) else None
-    return cpu_attention_half(x.float(), attn.num_heads, stacked(block.norm1), attn.qkv.weight, attn.qkv.bias, attn.proj.weight, attn.proj.bias, norms, *attn.turns())
+    return cpu_attention_half(x.float(), attn.num_heads, stacked(block.norm1), attn.qkv.weight, attn.qkv.bias, attn.proj.weight, attn.proj.bias, norms, *attn.turns(), products_in(x))
 
 def mlp_half(block: nn.Module, x: Tensor) -> Tensor:      # (B, T, D) → (B, T, D), as `Block` has it
     "x + mlp(norm2(x)) by our kernel."
     from vit_scratch.cpu_mlp import cpu_mlp_half
-    return cpu_mlp_half(x.float(), stacked(block.norm2), block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias)
+    return cpu_mlp_half(x.float(), stacked(block.norm2), block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias, products_in(x))
 
-def goes_in_halves(model: nn.Module) -> bool:
-    "Whether the MLPs of all blocks are work for our kernel, in 16 bits on a CPU; attention mostly is, then, too."
+def goes_in_halves(model: nn.Module, amp: str) -> bool:      # "bf16", "fp16" or "off"
+    "Whether the MLPs of all blocks are work for our kernel on a CPU; attention mostly is, then, too."
     blocks = [m for m in model.modules() if as_made(getattr(m, "mlp", None))]
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(amp, torch.device("cpu")):
         return bool(blocks) and all(mlp_half_runs(b, torch.empty(HALF_TOKENS * cores(), 1, b.mlp.fc1.in_features)) for b in blocks)

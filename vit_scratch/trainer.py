@@ -69,7 +69,7 @@ class Steps:
         cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
         if how == "auto":
             steps = cfg.epochs * self.steps_per_epoch
-            long = steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1) and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model)
+            long = steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1) and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model, cfg.amp)
             how = "off" if cfg.shard or not long else "graphs" if gpu and isinstance(self.model, ViT) else "on"
         recordable = gpu and world_size() == 1 and not cfg.shard and cfg.amp != "fp16"
         return "on" if how == "graphs" and not recordable else how
