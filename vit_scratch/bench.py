@@ -15,7 +15,7 @@ from typing import Callable, Iterable
 
 import torch
 
-from .amp import choose_amp
+from .amp import choose_amp, cpu_has_bf16
 from .core import InputError, environment, pick_device, wait_for, write_json
 from .fast import forward_in_parts, keep_memory
 from .peers import check_common, implementations, inference, installed, our_training_step, training_step
@@ -47,13 +47,14 @@ def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:      
 
 # %% ../nbs/21c_bench.ipynb #8f6ada83
 def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -> dict[str, float]:
-    "What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits; memory traffic in GB/s."
+    "What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits (left out where a processor only emulates them: hundreds of times slower, a product takes a minute); memory traffic in GB/s."
     found, n = {}, 8192 if device.type == "cuda" else 2048
     def best(step: Callable, amount: float) -> float:
         timed = {"": lambda: (step(), wait_for(device))}
         once = max(1e-6, min(take_turns(timed, 2, 1)[""]))
         return max(amount / s for s in take_turns(timed, max(3, min(50, int(seconds / once))), 0)[""])
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16} if device.type != "cpu" or cpu_has_bf16() else {"fp32": torch.float32}
+    for name, dtype in types.items():
         a, b = torch.randn(2, n, n, device=device).to(dtype)
         found[f"tflops_{name}"] = best(lambda: a @ b, 2 * n**3) / 1e12
     a, b = torch.randn(2, 64 * 1024**2, device=device)

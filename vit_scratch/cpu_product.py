@@ -153,6 +153,10 @@ def compiled(source: str,
         return ctypes.CDLL(str(folder / name))
 
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu45
+def knows_pairs() -> bool:
+    "Whether g++ knows the instruction for pairs on this processor. Raises `InputError` where it cannot compile at all."
+    return bool(compiled(ARITHMETIC).has_pairs())
+
 def address(t: Tensor | None) -> ctypes.c_void_p:
     "Where a tensor's numbers begin; nowhere, for none."
     return ctypes.c_void_p(None if t is None else t.data_ptr())

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['OWN_UP_TO', 'OWN_NUMBERS', 'OWN_TYPES', 'FORWARDS', 'PROMISED', 'HALF_STEP', 'HALF_WIDTH', 'HALF_TOKENS',
-           'HALF_CORES', 'kind_of', 'is_for_triton', 'is_measured', 'is_for_processor', 'kernel_works', 'cores',
-           'nobody_chose', 'is_followed', 'products_in', 'is_its_moment', 'as_known', 'as_made', 'is_idle',
-           'known_to_kernel', 'keeps_promise', 'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel',
-           'halves_compile', 'halves_work', 'is_32', 'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked',
+           'HALF_CORES', 'kind_of', 'is_for_triton', 'is_measured', 'is_for_processor', 'compiles', 'kernel_works',
+           'attention_works', 'halves_work', 'cores', 'nobody_chose', 'is_followed', 'products_in', 'is_its_moment',
+           'as_known', 'as_made', 'is_idle', 'known_to_kernel', 'keeps_promise', 'is_plain', 'is_usual',
+           'own_kernel_runs', 'own_kernel', 'is_32', 'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked',
            'attention_half', 'mlp_half', 'goes_in_halves']
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho04
-import importlib.util, shutil, sys
+import importlib, importlib.util, shutil, sys
 from functools import cache
 
 import torch
@@ -43,25 +43,42 @@ def is_measured(dtype: torch.dtype) -> bool:
 
 @cache
 def is_for_processor(dtype: torch.dtype) -> bool:
-    "Whether our kernels are for this processor and these numbers, and the one for attention could be compiled. Says so if there is a compiler and it could not."
+    "Whether our kernels are for this processor and these numbers, and there is a compiler that knows what they need. Says so if there is one and it fails."
     if not is_measured(dtype) or shutil.which("g++") is None:
         return False
-    from vit_scratch.cpu_kernel import library
+    from vit_scratch.cpu_product import knows_pairs
     try:
-        return bool(library(dtype).has_pairs()) or dtype != torch.bfloat16      # an old compiler does not know the instruction
+        return dtype != torch.bfloat16 or knows_pairs()      # an old compiler does not know the instruction
     except Exception as error:                  # whatever a strange machine may raise: there is another way
-        print(f"attention goes torch's way: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"everything goes torch's way: {type(error).__name__}: {error}", file=sys.stderr)
+        return False
+
+@cache
+def compiles(dtype: torch.dtype, *modules: str) -> bool:
+    "Whether these of our modules for processors could be compiled. Says so if not."
+    try:
+        return all(importlib.import_module(f"vit_scratch.{name}").library(dtype) for name in modules)
+    except Exception as error:
+        print(f"{' and '.join(modules)} cannot be compiled, torch does that work: {type(error).__name__}: {error}", file=sys.stderr)
         return False
 
 def kernel_works(device: torch.device, dtype: torch.dtype) -> bool:      # a compiler asks this once; it would look through the cache
     "Whether one of our kernels is for this device and such numbers."
     return is_for_triton(device) if device.type == "cuda" else is_for_processor(dtype)
 
+def attention_works(dtype: torch.dtype) -> bool:
+    "Whether our attention for processors could be compiled, for a compiler to ask once."
+    return compiles(dtype, "cpu_kernel")
+
+def halves_work(dtype: torch.dtype) -> bool:
+    "The same for both halves of a block."
+    return compiles(dtype, "cpu_mlp", "cpu_block")
+
 def cores() -> int:
     "Threads that torch uses here, as `torch.get_num_threads`, for a compiler to ask once."
     return torch.get_num_threads()
 
-for function in (kernel_works, cores):
+for function in (kernel_works, attention_works, halves_work, cores):
     function._dynamo_marked_constant = True      # what `torch.compiler.assume_constant_result` does, without loading the compiler: more than a second for every import
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho08
@@ -135,7 +152,7 @@ def is_usual(attn: nn.Module,      # an `Attention`
 
 def own_kernel_runs(attn: nn.Module, x: Tensor) -> bool:      # as in `is_usual`
     "Whether this is work for our own kernel: the machine, the moment and the module are right."
-    return is_its_moment(x) and is_usual(attn, x)
+    return is_its_moment(x) and is_usual(attn, x) and (kind_of(x) == "cuda" or attention_works(products_in(x)))
 
 def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
     "An `Attention`'s first projection and all between that and the second, (B, T, D) → (B, T, D)."
@@ -149,21 +166,6 @@ def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho25
 HALF_STEP, HALF_WIDTH = 64, 384                    # widths come in these steps; D at most
 HALF_TOKENS, HALF_CORES = 64, 8                    # tokens for each core, at least; cores at most
-
-@cache
-def halves_compile(dtype: torch.dtype) -> bool:
-    "Whether both halves could be compiled for these numbers. Says so if not."
-    from vit_scratch import cpu_block, cpu_mlp
-    try:
-        return bool(cpu_mlp.library(dtype) and cpu_block.library(dtype))
-    except Exception as error:                  # as for attention's kernel
-        print(f"blocks go torch's way: {type(error).__name__}: {error}", file=sys.stderr)
-        return False
-
-def halves_work(dtype: torch.dtype) -> bool:
-    "`halves_compile`, for a compiler to ask once."
-    return halves_compile(dtype)
-halves_work._dynamo_marked_constant = True
 
 def is_32(*tensors: Tensor | None) -> bool:
     "Whether all of these are there, in 32 bits, and of no special kind."
