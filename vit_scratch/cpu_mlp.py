@@ -20,19 +20,20 @@ from .operation import operation, slopes
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu05
 WEIGHTS = r'''
 typedef std::vector<uint32_t> Pairs;          // numbers of 16 bits, two in a word, or of 32
-enum { STRIP = WIDE*LANES, ROWS = 24 };       // columns, and rows of them, that are finished before the next ones are begun
+enum { STRIP = WIDE*LANES, ROWS = 24, TALL = 64 };      // columns, and rows of them, that are finished before the next ones are begun; rows of a gradient
 
-// (rows, columns) → strips of columns, in each its pairs of rows one after the other
-static void pair_strips(const uint32_t* x, int rows, int columns, uint32_t* to) {
-    for (int at = 0; at < columns; at += STRIP, to += words(rows)*STRIP) row_pairs(x + at/PER_WORD, rows, STRIP, columns, to);
+// (rows, columns) → strips of so many columns, in each its pairs of rows one after the other
+static void pair_strips(const uint32_t* x, int rows, int columns, int wide, uint32_t* to) {
+    for (int at = 0; at < columns; at += wide, to += words(rows)*wide) row_pairs(x + at/PER_WORD, rows, wide, columns, to);
 }
 struct Weights {      // a layer's, for x·wᵀ or, on the way back, for g·w
     int out, in; Pairs strips;
     Weights(const float* w, int rows, int columns, bool back) : out(back ? columns : rows), in(back ? rows : columns), strips(long(rows)*columns/PER_WORD) {
-        Pairs half(strips.size());
-        for (long i = 0; i < long(rows)*columns; i += LANES) write((Number*)half.data() + i, get<Floats>(w + i));
-        if (back) pair_strips(half.data(), rows, columns, strips.data());
-        else for (long at = 0; at < rows; at += STRIP) transposed(&half[at*columns/PER_WORD], STRIP, columns/PER_WORD, &strips[at*columns/PER_WORD], STRIP);
+        Pairs half(PER_WORD == 2 ? strips.size() : 0);
+        if (PER_WORD == 2) for (long i = 0; i < long(rows)*columns; i += LANES) write((Number*)half.data() + i, get<Floats>(w + i));
+        const uint32_t* from = PER_WORD == 2 ? half.data() : (const uint32_t*)w;
+        if (back) pair_strips(from, rows, columns, STRIP, strips.data());
+        else for (long at = 0; at < rows; at += STRIP) transposed(from + at*columns/PER_WORD, STRIP, columns/PER_WORD, &strips[at*columns/PER_WORD], STRIP);
     }
 };
 // `strip<WIDE>(rows, a, how far to a's next row, to its next pair, b, b's width, pairs, c, c's width, add)` makes STRIP columns of c = a·b.
@@ -49,8 +50,8 @@ template <class Use> void times(const uint32_t* x, int rows, const Weights& w, U
 static void gather(float* sums, const uint32_t* g, int out, const uint32_t* x, int in, int rows, Pairs& room) {
     long half = words(rows); room.resize(half*(out + in));
     uint32_t *gs = room.data(), *xs = gs + half*out;
-    pair_strips(g, rows, out, gs); pair_strips(x, rows, in, xs);
-    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += STRIP) strip<WIDE>(STRIP, gs + o*half, 1, STRIP, xs + i*half, STRIP, half, sums + o*in + i, in, true);
+    pair_strips(g, rows, out, TALL, gs); pair_strips(x, rows, in, STRIP, xs);
+    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += TALL) strip<WIDE>(TALL, gs + o*half, 1, TALL, xs + i*half, STRIP, half, sums + o*in + i, in, true);
 }
 '''
 
