@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['OWN_UP_TO', 'OWN_NUMBERS', 'OWN_TYPES', 'FORWARDS', 'PROMISED', 'HALF_STEP', 'HALF_WIDTH', 'HALF_TOKENS',
-           'HALF_CORES', 'kind_of', 'is_for_triton', 'is_measured', 'is_for_processor', 'compiles', 'kernel_works',
-           'attention_works', 'halves_work', 'cores', 'nobody_chose', 'is_followed', 'products_in', 'is_its_moment',
-           'as_known', 'as_made', 'is_idle', 'known_to_kernel', 'keeps_promise', 'is_plain', 'is_usual',
-           'own_kernel_runs', 'own_kernel', 'is_32', 'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked',
-           'attention_half', 'mlp_half', 'goes_in_halves']
+           'HALF_CORES', 'MANY', 'HALF_WEIGHTS', 'kind_of', 'is_for_triton', 'is_measured', 'is_for_processor',
+           'compiles', 'kernel_works', 'attention_works', 'halves_work', 'cores', 'nobody_chose', 'is_followed',
+           'products_in', 'is_its_moment', 'as_known', 'as_made', 'is_idle', 'known_to_kernel', 'keeps_promise',
+           'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel', 'is_32', 'half_fits', 'attention_half_runs',
+           'mlp_half_runs', 'stacked', 'attention_half', 'mlp_half', 'goes_in_halves']
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho04
 import importlib, importlib.util, shutil, sys
@@ -166,6 +166,8 @@ def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho25
 HALF_STEP, HALF_WIDTH = 64, 384                    # widths come in these steps; D at most
 HALF_TOKENS, HALF_CORES = 64, 8                    # tokens for each core, at least; cores at most
+MANY = 4096                                        # tokens, for the question whether a model is of the right kind at all
+HALF_WEIGHTS = 2304                                # in 32 bits, weights of the half for each of a core's tokens, at most
 
 def is_32(*tensors: Tensor | None) -> bool:
     "Whether all of these are there, in 32 bits, and of no special kind."
@@ -173,11 +175,12 @@ def is_32(*tensors: Tensor | None) -> bool:
 
 def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:      # what a half of a block reads, its norm and its layers
     "Whether these are as we make them, in 32 bits, of widths that the halves are for, with work enough for each core."
-    D = x.shape[-1]
+    D, weights = x.shape[-1], sum(m.weight.numel() for m in linears if isinstance(m, nn.Linear))
     small = x.dim() == 3 and x.shape[1] <= OWN_UP_TO["cpu"] and D <= HALF_WIDTH
+    tokens = HALF_TOKENS if products_in(x) == torch.bfloat16 else max(HALF_TOKENS, weights // HALF_WEIGHTS)
     return (small and as_made(norm, *linears) and type(norm) is nn.LayerNorm and is_plain(norm, D)
             and all(is_32(m.weight, m.bias) for m in (norm, *linears)) and all(n % HALF_STEP == 0 for m in linears for n in m.weight.shape)
-            and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32) and len(x) * x.shape[1] >= HALF_TOKENS * cores() and cores() <= HALF_CORES and halves_work(products_in(x)))
+            and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32) and len(x) * x.shape[1] >= tokens * cores() and cores() <= HALF_CORES and halves_work(products_in(x)))
 
 def attention_half_runs(block: nn.Module,      # a `Block`
                         x: Tensor,             # what it reads, (B, T, D)
@@ -216,4 +219,4 @@ def goes_in_halves(model: nn.Module, amp: str) -> bool:      # "bf16", "fp16" or
     "Whether the MLPs of all blocks are work for our kernel on a CPU; attention mostly is, then, too."
     blocks = [m for m in model.modules() if as_made(getattr(m, "mlp", None))]
     with autocast(amp, torch.device("cpu")):
-        return bool(blocks) and all(mlp_half_runs(b, torch.empty(HALF_TOKENS * cores(), 1, b.mlp.fc1.in_features)) for b in blocks)
+        return bool(blocks) and all(mlp_half_runs(b, torch.empty(MANY * cores(), 1, b.mlp.fc1.in_features)) for b in blocks)
