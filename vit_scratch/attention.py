@@ -112,7 +112,7 @@ class Attention(nn.Module):
         return None, None
 
     def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`
-        if mask is None and first is None and own_kernel_runs(self, x):      # in 16 bits, on some machines
+        if mask is None and first is None and own_kernel_runs(self, x):      # on some machines
             heard = own_kernel(self, x)
         elif mask is None and first == 1 and needs_no_keys(self, x):
             heard = hear_without_keys(self, x)

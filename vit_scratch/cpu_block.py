@@ -134,7 +134,7 @@ def by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin):
     return x + F.linear(heads_by_torch(qkv, h, norms, cos, sin), wp, bp)
 
 def back_by_torch(grad, x, h, qkv, o, norm, w, b, wp, bp, norms, cos, sin):
-    return slopes(lambda: by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin), (x, norm, w, b, wp, bp, norms), grad)
+    return slopes(lambda x, norm, w, b, wp, bp, norms: by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin), (x, norm, w, b, wp, bp, norms), grad)
 
 def shapes_back(grad, x, h, qkv, o, norm, w, b, wp, bp, norms, cos, sin):
     return *map(torch.empty_like, (x, norm, w, b, wp, bp)), x.new_empty(4, x.shape[2] // h)

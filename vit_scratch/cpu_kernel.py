@@ -220,7 +220,7 @@ def by_torch(qkv: Tensor, h: int, norms: Tensor | None = None, cos: Tensor | Non
     return ((q * q.shape[-1]**-0.5 @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 def back_by_torch(grad, qkv, h, norms, cos, sin):
-    return slopes(lambda: by_torch(qkv, h, norms, cos, sin), (qkv, norms), grad)
+    return slopes(lambda qkv, norms: by_torch(qkv, h, norms, cos, sin), (qkv, norms), grad)
 
 def shapes_back(grad, qkv, h, norms, cos, sin):
     return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)

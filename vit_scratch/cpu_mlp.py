@@ -97,7 +97,7 @@ struct Norm {      // LayerNorm of tokens of D numbers; `weights`: D weights, th
         }
     }
 };
-// the gradient of a half's output, in 16 bits for the products; that of the last layer's bias grows
+// the gradient of a half's output, in the numbers of the products; that of the last layer's bias grows
 static void enter(const float* grad, int rows, int D, Pairs& to, float* sums) {
     for (int r = 0; r < rows; r++) for (int i = 0; i < D; i += LANES) {
         Floats e = get<Floats>(grad + r*D + i);
@@ -199,7 +199,7 @@ def by_torch(x, norm, w1, b1, w2, b2):
     return x + F.linear(F.gelu(F.linear(F.layer_norm(x, x.shape[-1:], *norm, 1e-6), w1, b1)), w2, b2)
 
 def back_by_torch(grad, x, h, *weights):
-    return slopes(lambda: by_torch(x, *weights), (x, *weights), grad)
+    return slopes(by_torch, (x, *weights), grad)
 
 def shapes_back(grad, x, h, *weights):
     return torch.empty_like(x), *map(torch.empty_like, weights)

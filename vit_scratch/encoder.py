@@ -87,7 +87,7 @@ class Block(nn.Module):
         if not self.norm_first:     # the original transformer's order, which normalises the sums
             x = self.norm1(x[:, :first] + self.drop_path1(self.ls1(self.attn(x, mask, first))))
             return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
-        if mask is None and first is None and attention_half_runs(self, x):      # in 16 bits, on some processors
+        if mask is None and first is None and attention_half_runs(self, x):      # on some processors
             x = attention_half(self, x)
         else:
             x = x[:, :first] + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, first)))

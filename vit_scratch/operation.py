@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/08lb_operation.ipynb #08lbop08
-def slopes(f: Callable,              # the same by torch's operations
+def slopes(f: Callable,              # the same by torch's operations, of the inputs
            inputs: tuple,            # tensors, or None
            grad: Tensor,             # of what f answers
           ) -> list[Tensor | None]:  # of the inputs; None for what wants none
     "Gradients that can be differentiated again."
-    wanted = [t for t in inputs if t is not None and t.requires_grad]
     with torch.enable_grad():
-        found = iter(torch.autograd.grad(f(), wanted, grad, create_graph=True, allow_unused=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+        views = [t if t is None else t.view_as(t) for t in inputs]      # an input may itself be made of another one; that way is not ours to go
+        wanted = [t for t in views if t is not None and t.requires_grad]
+        found = iter(torch.autograd.grad(f(*views), wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if t is not None and t.requires_grad else None for t in views]
 
 def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_back: Callable, back_by_torch: Callable,
               shapes: Callable, shapes_back: Callable) -> tuple[Callable, Callable]:
@@ -32,8 +33,9 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
             keep(ctx, inputs, output)
             return output
         @staticmethod
-        def backward(ctx, *grads):      # recorded where somebody wants the gradient's own gradient
-            return pass_back(ctx, back_by_torch if torch.is_grad_enabled() else back, *grads)
+        def backward(ctx, *grads):      # recorded where somebody wants the gradient's own gradient; transformed where somebody wants many at once
+            by_torch = torch.is_grad_enabled() or any(torch._C._functorch.is_legacy_batchedtensor(g) or torch._C._functorch.is_batchedtensor(g) for g in grads if g is not None)
+            return pass_back(ctx, back_by_torch if by_torch else back, *grads)
     while hasattr(torch.ops.vit_scratch, name):      # a page that defines once more what the package has must not take it away
         name += "_again"
     op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
