@@ -99,7 +99,8 @@ def products_in(x: Tensor) -> torch.dtype:      # what a layer reads
 
 def most_tokens(x: Tensor) -> int:
     "How long an image's sequence may be for our kernels."
-    return OWN_UP_TO_32 if products_in(x) == torch.float32 else OWN_UP_TO[kind_of(x)]
+    longest = OWN_UP_TO[kind_of(x)]
+    return min(longest, OWN_UP_TO_32) if products_in(x) == torch.float32 else longest
 
 def is_its_moment(x: Tensor) -> bool:      # what a layer reads
     "Whether this is work in numbers that we have a kernel for on this machine, not for export, and nobody has asked for torch's kernels."
