@@ -12,16 +12,19 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+from .amp import cpu_has_bf16
+
 # %% ../nbs/08g_muon.ipynb #7b62b404
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)      # steep at 0, near 1 after five rounds [Muon]
 
 def orthogonalize(matrices: Tensor,      # (n, rows, columns)
                   rounds: int = 5,
-                 ) -> Tensor:            # (n, rows, columns), bf16
+                 ) -> Tensor:            # (n, rows, columns), bf16, or fp32 on a processor that only emulates that
     "Each matrix with all its singular values brought near 1, by Newton–Schulz rounds [Muon]."
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    X = (matrices.mT if tall else matrices).bfloat16()
+    emulated = matrices.device.type == "cpu" and not cpu_has_bf16()
+    X = (matrices.mT if tall else matrices).to(torch.float32 if emulated else torch.bfloat16)
     X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(rounds):
         A = X @ X.mT                                         # (n, r, r), r the smaller side
