@@ -131,6 +131,17 @@ def test_recipes_and_the_results_named_after_them_agree():
         assert {key: made[key] for key in recipe if key in made} == {key: value for key, value in recipe.items() if key in made}, name
 
 
+KINDS = {"", ".html", ".ini", ".ipynb", ".json", ".md", ".png", ".py", ".safetensors", ".toml", ".yaml", ".yml"}      # "" are dot files, LICENSE and .ci/run
+
+
+def test_nothing_was_committed_by_accident():      # a downloaded wheel once was, by `git add -A`
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("no git here")
+    strange = [name for name in tracked.stdout.splitlines() if Path(name).suffix not in KINDS]
+    assert not strange, f"files of no kind that belongs here: {strange}"
+
+
 def test_modules_stay_small():
     for path in (ROOT / "vit_scratch").glob("*.py"):
         if not path.name.startswith("_"):
