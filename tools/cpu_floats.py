@@ -4,36 +4,25 @@ Attention between its projections and whole blocks on one core (milliseconds), a
 """
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from statistics import median
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 
-from cpu_kernel import MODELS
+from cpu_halves import BLOCKS, alone
+from cpu_kernel import MODELS, model
 from speed_facts import NO_KERNEL
 from vit_scratch import kernel_choice
 from vit_scratch.attention import Attention
-from vit_scratch.bench import ceilings, spread, take_turns
+from vit_scratch.bench import ceilings, take_turns
 from vit_scratch.core import environment, set_seed, write_json
-from vit_scratch.encoder import Block
-from vit_scratch.fast import Gradients, forward_in_parts, keep_memory
-from vit_scratch.peers import inference
-from vit_scratch.vit import ViT
+from vit_scratch.fast import keep_memory
 
 HEADS = [(256, 3, 64, 17), (64, 3, 64, 65), (64, 6, 32, 64), (8, 3, 64, 197), (2, 3, 64, 1025)]      # images, h, d, tokens
-BLOCKS = [(192, 3, 2.0), (384, 6, 4.0)]      # D, h, hidden layer as a multiple of D
 TOKENS = [16, 64, 256, 1024, 4096]           # in images of 16
 ROUNDS = 9
-
-
-def steps_of(work, inputs, grad) -> dict:
-    "A pass forward, and one in both directions."
-    def forward():
-        with torch.no_grad():
-            work()
-    return {"forward": forward, "both": lambda: torch.autograd.grad(work(), inputs, grad)}
 
 
 def heads(B: int, h: int, d: int, T: int) -> dict:
@@ -46,47 +35,17 @@ def heads(B: int, h: int, d: int, T: int) -> dict:
         q, k, v = attn.heads(qkv)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     ways = {"torch's way": fused, "ours": lambda: kernel_choice.own_kernel(attn, qkv)}
-    seconds = take_turns({(way, kind): step for way, work in ways.items() for kind, step in steps_of(work, qkv, grad).items()}, ROUNDS)
+    steps = {(way, "forward"): torch.no_grad()(work) for way, work in ways.items()} | {(way, "both"): lambda work=work: torch.autograd.grad(work(), qkv, grad) for way, work in ways.items()}
+    seconds = take_turns(steps, ROUNDS)
     return {"images": B, "tokens": T, "heads": h, "head_dim": d, **{way: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")} for way in ways}}
 
 
-def block(D: int, h: int, ratio: float, tokens: int) -> dict:
-    "One block: torch's operations, and both halves in one piece."
-    set_seed(0)
-    net, x, grad = Block(D, h, ratio), torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16, 16, D)
-    times = max(1, 1024 // tokens)
-    def timed(step, way):
-        def many():
-            with way, patch.multiple(kernel_choice, HALF_TOKENS=0, HALF_WEIGHTS=10**9):
-                for _ in range(times):
-                    step()
-        return many
-    ways = {"torch's way": NO_KERNEL, "ours": nullcontext()}
-    seconds = take_turns({(name, kind): timed(step, way) for name, way in ways.items() for kind, step in steps_of(lambda: net(x), [x, *net.parameters()], grad).items()}, ROUNDS)
-    return {"D": D, "heads": h, "hidden": int(D * ratio), "tokens": tokens, **{name: {f"{kind}_ms": 1e3 * median(seconds[name, kind]) / times for kind in ("forward", "both")} for name in ways}}
-
-
-def model(cfg, batch: int) -> dict:
-    "Training (forward and backward, not compiled) and inference: torch's way with all cores in each operation, torch's way side by side, and ours side by side."
-    set_seed(0)
-    net, cores = ViT(cfg), torch.get_num_threads()
-    images, targets = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(0, cfg.num_classes, (batch,))
-    def timed(work, way):
-        def one():
-            with way:
-                work()
-        return one
-    together, side_by_side = (patch("vit_scratch.fast.shares_cores", lambda model, amp, answer=answer: answer) for answer in (False, True))
-    found = {}
-    for kind in ("train", "infer"):
-        net.train(kind == "train")
-        training = {way: Gradients(net, "off", workers=workers) for way, workers in (("torch's way", 1), ("torch's way, side by side", cores), ("ours", cores))}
-        works = {way: (lambda g=g: g(images, targets)) if kind == "train" else inference(net, images, "off", forward_in_parts) for way, g in training.items()}
-        if kind == "infer":
-            works = {way: timed(work, together if way == "torch's way" else side_by_side) for way, work in works.items()}
-        seconds = take_turns({way: timed(work, nullcontext() if way == "ours" else NO_KERNEL) for way, work in works.items()}, ROUNDS)
-        found[kind] = {way: spread(s, batch) for way, s in seconds.items()}
-    return found
+def by_torch(side_by_side: bool) -> ExitStack:
+    "Without our kernels, parts of a batch side by side or one after the other."
+    stack = ExitStack()
+    stack.enter_context(NO_KERNEL)
+    stack.enter_context(patch("vit_scratch.fast.shares_cores", lambda model, amp: side_by_side))
+    return stack
 
 
 def main(path: str):
@@ -98,14 +57,15 @@ def main(path: str):
     for size in HEADS:
         report["heads"].append(heads(*size))
         print(report["heads"][-1], flush=True)
-    for D, h, ratio in BLOCKS:
+    for shape in BLOCKS:
         for tokens in TOKENS:
-            report["blocks"].append(block(D, h, ratio, tokens))
+            report["blocks"].append(alone(*shape, tokens, {"torch's way": lambda: NO_KERNEL, "ours": nullcontext}, "off"))
             print(report["blocks"][-1], flush=True)
     torch.set_num_threads(cores)
     report["ceilings"] = ceilings()
+    ways = {"torch's way": lambda: by_torch(False), "torch's way, side by side": lambda: by_torch(True), "ours": nullcontext}
     for name, (cfg, batch) in MODELS.items():
-        report["models"].append({"model": name, "batch": batch // 2, **model(cfg, batch // 2)})
+        report["models"].append({"model": name, "batch": batch // 2, **model(cfg, batch // 2, ways, "off", ROUNDS)})
         print(report["models"][-1], flush=True)
         write_json(path, report)
 

@@ -31,27 +31,27 @@ def only(half: str):
 WAYS = {"attention's kernel": lambda: only_attention(True), "MLP's half": lambda: only("mlp"), "both halves": contextlib.nullcontext}
 
 
-def alone(D: int, h: int, ratio: float, tokens: int) -> dict:
+def alone(D: int, h: int, ratio: float, tokens: int, ways: dict = WAYS, amp: str = "bf16") -> dict:
     "One block, forward alone and with its backward pass."
     set_seed(0)
     block, x, grad = Block(D, h, ratio), torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16, 16, D)
     weights = [x, *block.parameters()]
     def forward():
-        with torch.no_grad(), autocast("bf16", x.device):
+        with torch.no_grad(), autocast(amp, x.device):
             block(x)
     def both():
-        with autocast("bf16", x.device):
+        with autocast(amp, x.device):
             out = block(x)
         torch.autograd.grad(out, weights, grad)
     def step(work, way):
         def timed():
-            with WAYS[way](), patch.object(kernel_choice, "HALF_TOKENS", 0):
+            with ways[way](), patch.multiple(kernel_choice, HALF_TOKENS=0, HALF_WEIGHTS=10**9):
                 for _ in range(max(1, 1024 // tokens)):
                     work()
         return timed
-    seconds = take_turns({(kind, way): step(work, way) for kind, work in (("forward", forward), ("both", both)) for way in WAYS}, ROUNDS)
+    seconds = take_turns({(kind, way): step(work, way) for kind, work in (("forward", forward), ("both", both)) for way in ways}, ROUNDS)
     return {"D": D, "heads": h, "hidden": int(D * ratio), "tokens": tokens,
-            **{way: {f"{kind}_ms": 1e3 * median(seconds[kind, way]) / max(1, 1024 // tokens) for kind in ("forward", "both")} for way in WAYS}}
+            **{way: {f"{kind}_ms": 1e3 * median(seconds[kind, way]) / max(1, 1024 // tokens) for kind in ("forward", "both")} for way in ways}}
 
 
 def main(path: str):

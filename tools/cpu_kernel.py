@@ -79,13 +79,13 @@ def only_attention(works: bool):
     return patch.multiple(kernel_choice, kernel_works=lambda *asked: works, half_fits=lambda *half: False)
 
 
-def model(cfg: ViTConfig, batch: int, ways: dict) -> dict:      # name → what makes its `with`
-    "Training (forward and backward, two workers side by side, not compiled) and inference, in several ways."
+def model(cfg: ViTConfig, batch: int, ways: dict, amp: str = "bf16", rounds: int = ROUNDS) -> dict:      # name → what makes its `with`
+    "Training (forward and backward, not compiled) and inference, in several ways."
     set_seed(0)
     net = ViT(cfg)
     images, targets = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(0, cfg.num_classes, (batch,))
     def step(kind, way):
-        run = (lambda gradients=Gradients(net, "bf16"): gradients(images, targets)) if kind == "train" else inference(net, images, "bf16", forward_in_parts)
+        run = (lambda gradients=Gradients(net, amp): gradients(images, targets)) if kind == "train" else inference(net, images, amp, forward_in_parts)
         def timed():
             with way():
                 run()
@@ -93,7 +93,7 @@ def model(cfg: ViTConfig, batch: int, ways: dict) -> dict:      # name → what 
     found = {}
     for kind in ("train", "infer"):
         net.train(kind == "train")
-        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({name: step(kind, way) for name, way in ways.items()}, ROUNDS).items()}
+        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({name: step(kind, way) for name, way in ways.items()}, rounds).items()}
     return found
 
 

@@ -7,6 +7,7 @@ __all__ = ['FLAGS', 'PER_WORD', 'ONE_AT_A_TIME', 'flags_for', 'make_library', 'c
 
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu04
 import ctypes, hashlib, os, shutil, subprocess, tempfile, threading
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -153,9 +154,13 @@ def compiled(source: str,
         return ctypes.CDLL(str(folder / name))
 
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu45
-def knows_pairs() -> bool:
-    "Whether g++ knows the instruction for pairs on this processor. Raises `InputError` where it cannot compile at all."
-    return bool(compiled(ARITHMETIC).has_pairs())
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    "The arithmetic alone, to see whether g++ can. Raises `InputError` where it cannot or, for bfloat16, does not know the instruction for pairs."
+    lib = compiled(ARITHMETIC, flags_for(dtype))
+    if dtype == torch.bfloat16 and not lib.has_pairs():
+        raise InputError("this g++ knows no instruction for pairs of bf16 numbers (AVX512-BF16) here; a newer one may")
+    return lib
 
 def address(t: Tensor | None) -> ctypes.c_void_p:
     "Where a tensor's numbers begin; nowhere, for none."

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['OWN_UP_TO', 'OWN_UP_TO_32', 'OWN_NUMBERS', 'OWN_TYPES', 'FORWARDS', 'PROMISED', 'HALF_STEP', 'HALF_WIDTH',
-           'HALF_TOKENS', 'HALF_CORES', 'MANY', 'HALF_WEIGHTS', 'kind_of', 'is_for_triton', 'is_measured',
-           'is_for_processor', 'compiles', 'kernel_works', 'attention_works', 'halves_work', 'cores', 'nobody_chose',
-           'is_followed', 'products_in', 'most_tokens', 'is_its_moment', 'as_known', 'as_made', 'is_idle',
-           'known_to_kernel', 'keeps_promise', 'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel', 'is_32',
-           'half_fits', 'attention_half_runs', 'mlp_half_runs', 'stacked', 'attention_half', 'mlp_half',
-           'goes_in_halves']
+           'HALF_TOKENS', 'HALF_CORES', 'HALF_WEIGHTS', 'kind_of', 'is_for_triton', 'is_measured', 'compiles',
+           'is_for_processor', 'kernel_works', 'attention_works', 'halves_work', 'cores', 'nobody_chose', 'is_followed',
+           'products_in', 'most_tokens', 'is_its_moment', 'as_known', 'as_made', 'is_idle', 'known_to_kernel',
+           'keeps_promise', 'is_plain', 'is_usual', 'own_kernel_runs', 'own_kernel', 'is_32', 'half_fits',
+           'attention_half_runs', 'mlp_half_runs', 'stacked', 'attention_half', 'mlp_half', 'goes_in_halves']
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho04
 import importlib, importlib.util, shutil, sys
@@ -44,25 +43,18 @@ def is_measured(dtype: torch.dtype) -> bool:
     return bool(has.get("avx2") and has.get("fma3")) and not has.get("avx512_f")
 
 @cache
-def is_for_processor(dtype: torch.dtype) -> bool:
-    "Whether our kernels are for this processor and these numbers, and there is a compiler that knows what they need. Says so if there is one and it fails."
-    if not is_measured(dtype) or shutil.which("g++") is None:
-        return False
-    from vit_scratch.cpu_product import knows_pairs
-    try:
-        return dtype != torch.bfloat16 or knows_pairs()      # an old compiler does not know the instruction
-    except Exception as error:                  # whatever a strange machine may raise: there is another way
-        print(f"everything goes torch's way: {type(error).__name__}: {error}", file=sys.stderr)
-        return False
-
-@cache
 def compiles(dtype: torch.dtype, *modules: str) -> bool:
     "Whether these of our modules for processors could be compiled. Says so if not."
     try:
         return all(importlib.import_module(f"vit_scratch.{name}").library(dtype) for name in modules)
-    except Exception as error:
+    except Exception as error:                  # whatever a strange machine may raise: there is another way
         print(f"{' and '.join(modules)} cannot be compiled, torch does that work: {type(error).__name__}: {error}", file=sys.stderr)
         return False
+
+@cache
+def is_for_processor(dtype: torch.dtype) -> bool:
+    "Whether our kernels are for this processor and these numbers, and there is a compiler that can."
+    return is_measured(dtype) and shutil.which("g++") is not None and compiles(dtype, "cpu_product")
 
 def kernel_works(device: torch.device, dtype: torch.dtype) -> bool:      # a compiler asks this once; it would look through the cache
     "Whether one of our kernels is for this device and such numbers."
@@ -173,7 +165,6 @@ def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho25
 HALF_STEP, HALF_WIDTH = 64, 384                    # widths come in these steps; D at most
 HALF_TOKENS, HALF_CORES = 64, 8                    # tokens for each core, at least; cores at most
-MANY = 4096                                        # tokens, for the question whether a model is of the right kind at all
 HALF_WEIGHTS = 2304                                # in 32 bits, weights of the half for each of a core's tokens, at most
 
 def is_32(*tensors: Tensor | None) -> bool:
@@ -226,4 +217,4 @@ def goes_in_halves(model: nn.Module, amp: str) -> bool:      # "bf16", "fp16" or
     "Whether the MLPs of all blocks are work for our kernel on a CPU; attention mostly is, then, too."
     blocks = [m for m in model.modules() if as_made(getattr(m, "mlp", None))]
     with autocast(amp, torch.device("cpu")):
-        return bool(blocks) and all(mlp_half_runs(b, torch.empty(MANY * cores(), 1, b.mlp.fc1.in_features)) for b in blocks)
+        return bool(blocks) and all(mlp_half_runs(b, torch.empty(1).expand(10**6, 1, b.mlp.fc1.in_features)) for b in blocks)      # as many tokens as any half may ask for
