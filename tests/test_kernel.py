@@ -12,8 +12,12 @@ def test_kernels_compile_for_a_gpu(rows, d):
     from vit_scratch import kernel
 
     known = {"NORM": True, "TURN": True, "R": rows, "d": d}
-    kinds = {**dict.fromkeys(("qkv", "out", "grad", "qkv_grad"), "*bf16"), **dict.fromkeys(("norms", "cos", "sin", "norms_grad"), "*fp32"), "scale": "fp32", **dict.fromkeys(known, "constexpr")}
+    kinds = {**dict.fromkeys(("qkv", "out", "grad", "qkv_grad"), "*bf16"),
+             **dict.fromkeys(("norms", "cos", "sin", "norms_grad"), "*fp32"), "scale": "fp32",
+             **dict.fromkeys(known, "constexpr")}
     for backward, function in enumerate((kernel.forward_kernel, kernel.backward_kernel)):
-        source = ASTSource(function, {name: kinds.get(name, "i32") for name in function.arg_names}, {(function.arg_names.index(name),): value for name, value in known.items()})
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": kernel.warps(known, bool(backward))})
+        source = ASTSource(function, {name: kinds.get(name, "i32") for name in function.arg_names},
+                           {(function.arg_names.index(name),): value for name, value in known.items()})
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32),
+                                  options={"num_warps": kernel.warps(known, bool(backward))})
         assert compiled.asm["cubin"] and compiled.metadata.shared < 228 * 1024

@@ -19,7 +19,8 @@ BILINEAR = InterpolationMode.BILINEAR
 STEPS = {   # name: (our settings, their transforms)
     "crop, flip": (dict(), lambda: [v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()]),
     "+ rotation": (dict(rotation=15), lambda: [v2.RandomRotation(15, interpolation=BILINEAR)]),
-    "+ colour jitter": (dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1), lambda: [v2.ColorJitter(0.2, 0.2, 0.2, 0.1)]),
+    "+ colour jitter": (dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),
+                        lambda: [v2.ColorJitter(0.2, 0.2, 0.2, 0.1)]),
     "+ RandAugment (2 operations)": (dict(randaugment=2), lambda: [v2.RandAugment(2, 9, interpolation=BILINEAR)]),
     "+ erasing, MixUp and CutMix": (dict(erasing=0.25, mixup=0.8, cutmix=1.0), None)}
 
@@ -55,13 +56,15 @@ def ours(data, cfg) -> float:
 def theirs(data, transforms, mixes: bool) -> tuple[float, str]:
     pixels = [i.permute(1, 2, 0).numpy() for i in data.train.images]
     sources = {"PIL": [Image.fromarray(p) for p in pixels], "tensors": [tv_tensors.Image(i) for i in data.train.images]}
-    last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.mean, data.std)] + [v2.RandomErasing(0.25, value=0)] * mixes
+    last = ([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.mean, data.std)]
+            + [v2.RandomErasing(0.25, value=0)] * mixes)
     mixer = v2.RandomChoice([v2.MixUp(alpha=0.8, num_classes=10), v2.CutMix(num_classes=10)])
     collate = (lambda rows: mixer(*torch.utils.data.default_collate(rows))) if mixes else None
     rates = {}
     for kind, images in sources.items():
         for workers in (0, 2):
-            loader = DataLoader(Their(images, data.train.labels, v2.Compose(transforms + last)), BATCH, shuffle=True, drop_last=True,
+            loader = DataLoader(Their(images, data.train.labels, v2.Compose(transforms + last)), BATCH, shuffle=True,
+                                drop_last=True,
                                 num_workers=workers, persistent_workers=workers > 0, collate_fn=collate)
             rates[f"{kind}, {workers} workers"] = rate(lambda: [None for _ in loader])
     way = max(rates, key=rates.get)
@@ -74,7 +77,10 @@ if __name__ == "__main__":
         settings |= our
         transforms += their() if their else []
         rate_, way = theirs(data, transforms, their is None)
-        rows.append({"operations": name, "ours": ours(data, AugmentConfig(**settings)), "theirs": rate_, "their_way": way})
-        print(f"{name:32} ours {rows[-1]['ours']:9,.0f}   theirs {rate_:8,.0f} ({way})   {rows[-1]['ours'] / rate_:.1f}×", flush=True)
+        rows.append({"operations": name, "ours": ours(data, AugmentConfig(**settings)), "theirs": rate_,
+                     "their_way": way})
+        print(f"{name:32} ours {rows[-1]['ours']:9,.0f}   theirs {rate_:8,.0f} ({way})   "
+              f"{rows[-1]['ours'] / rate_:.1f}×", flush=True)
     write_json(sys.argv[1] if len(sys.argv) > 1 else "results/augmentation.json",
-               {"what": "images per second, best of the rounds", "images": IMAGES, "batch_size": BATCH, "rounds": ROUNDS, "rows": rows, "environment": environment()})
+               {"what": "images per second, best of the rounds", "images": IMAGES, "batch_size": BATCH,
+                "rounds": ROUNDS, "rows": rows, "environment": environment()})

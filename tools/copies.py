@@ -20,11 +20,13 @@ if __name__ == "__main__":
     args = parser.parse_args()
     sets, rows = {title: load_data(path) for title, path in zip(args.titles, args.data)}, []
     for name in args.models:
-        run, result = load_run(name, "cpu"), json.loads((run_folder(Path(name))/"result.json").read_text(encoding="utf-8"))
+        run, result = load_run(name,
+                               "cpu"), json.loads((run_folder(Path(name))/"result.json").read_text(encoding="utf-8"))
         row = {"trained_on": result["dataset"], "passes": result["passes"], "commit": result["environment"]["commit"]}
         for title, data in sets.items():
             data = replace(data, mean=run.mean, std=run.std)
             row[title] = evaluate(run.model, data.test, data)["accuracy"]
         rows.append(row)
         print(row, flush=True)
-    write_json(args.out, {"what": "share of the 10,000 test images, in 32 bits", "rows": rows, "environment": environment()})
+    write_json(args.out, {"what": "share of the 10,000 test images, in 32 bits", "rows": rows,
+                          "environment": environment()})

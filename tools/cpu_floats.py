@@ -20,7 +20,8 @@ from vit_scratch.bench import ceilings, take_turns
 from vit_scratch.core import environment, set_seed, write_json
 from vit_scratch.fast import keep_memory
 
-HEADS = [(256, 3, 64, 17), (64, 3, 64, 65), (64, 6, 32, 64), (8, 3, 64, 197), (2, 3, 64, 1025)]      # images, h, d, tokens
+# images, h, d, tokens
+HEADS = [(256, 3, 64, 17), (64, 3, 64, 65), (64, 6, 32, 64), (8, 3, 64, 197), (2, 3, 64, 1025)]
 TOKENS = [16, 64, 256, 1024, 4096]           # in images of 16
 ROUNDS = 9
 
@@ -35,9 +36,11 @@ def heads(B: int, h: int, d: int, T: int) -> dict:
         q, k, v = attn.heads(qkv)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     ways = {"torch's way": fused, "ours": lambda: kernel_choice.own_kernel(attn, qkv)}
-    steps = {(way, "forward"): torch.no_grad()(work) for way, work in ways.items()} | {(way, "both"): lambda work=work: torch.autograd.grad(work(), qkv, grad) for way, work in ways.items()}
+    steps = ({(way, "forward"): torch.no_grad()(work) for way, work in ways.items()}
+             | {(way, "both"): lambda work=work: torch.autograd.grad(work(), qkv, grad) for way, work in ways.items()})
     seconds = take_turns(steps, ROUNDS)
-    return {"images": B, "tokens": T, "heads": h, "head_dim": d, **{way: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")} for way in ways}}
+    return {"images": B, "tokens": T, "heads": h, "head_dim": d,
+            **{way: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")} for way in ways}}
 
 
 def by_torch(side_by_side: bool) -> ExitStack:
@@ -52,18 +55,22 @@ def main(path: str):
     keep_memory()
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    report = {"what": "our kernels in 32 bits on a processor, and torch's way; attention and blocks on one core, models on all, in turns", "environment": environment(),
-              "compiler": subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.splitlines()[0], "ceilings_one_core": ceilings(), "heads": [], "blocks": [], "models": []}
+    report = {"what": "our kernels in 32 bits on a processor, and torch's way; attention and blocks on one core, "
+                      "models on all, in turns", "environment": environment(),
+              "compiler": subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.splitlines()[0],
+              "ceilings_one_core": ceilings(), "heads": [], "blocks": [], "models": []}
     for size in HEADS:
         report["heads"].append(heads(*size))
         print(report["heads"][-1], flush=True)
     for shape in BLOCKS:
         for tokens in TOKENS:
-            report["blocks"].append(alone(*shape, tokens, {"torch's way": lambda: NO_KERNEL, "ours": nullcontext}, "off"))
+            report["blocks"].append(alone(*shape, tokens, {"torch's way": lambda: NO_KERNEL, "ours": nullcontext},
+                                          "off"))
             print(report["blocks"][-1], flush=True)
     torch.set_num_threads(cores)
     report["ceilings"] = ceilings()
-    ways = {"torch's way": lambda: by_torch(False), "torch's way, side by side": lambda: by_torch(True), "ours": nullcontext}
+    ways = {"torch's way": lambda: by_torch(False), "torch's way, side by side": lambda: by_torch(True),
+            "ours": nullcontext}
     for name, (cfg, batch) in MODELS.items():
         report["models"].append({"model": name, "batch": batch // 2, **model(cfg, batch // 2, ways, "off", ROUNDS)})
         print(report["models"][-1], flush=True)

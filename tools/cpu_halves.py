@@ -28,13 +28,15 @@ def only(half: str):
     return patch.object(encoder, other, lambda block, x: False)
 
 
-WAYS = {"attention's kernel": lambda: only_attention(True), "MLP's half": lambda: only("mlp"), "both halves": contextlib.nullcontext}
+WAYS = {"attention's kernel": lambda: only_attention(True), "MLP's half": lambda: only("mlp"),
+        "both halves": contextlib.nullcontext}
 
 
 def alone(D: int, h: int, ratio: float, tokens: int, ways: dict = WAYS, amp: str = "bf16") -> dict:
     "One block, forward alone and with its backward pass."
     set_seed(0)
-    block, x, grad = Block(D, h, ratio), torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16, 16, D)
+    block, x, grad = Block(D, h, ratio), torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16,
+        16, D)
     weights = [x, *block.parameters()]
     def forward():
         with torch.no_grad(), autocast(amp, x.device):
@@ -49,16 +51,20 @@ def alone(D: int, h: int, ratio: float, tokens: int, ways: dict = WAYS, amp: str
                 for _ in range(max(1, 1024 // tokens)):
                     work()
         return timed
-    seconds = take_turns({(kind, way): step(work, way) for kind, work in (("forward", forward), ("both", both)) for way in ways}, ROUNDS)
+    seconds = take_turns({(kind, way): step(work, way) for kind, work in (("forward", forward), ("both", both))
+                          for way in ways}, ROUNDS)
     return {"D": D, "heads": h, "hidden": int(D * ratio), "tokens": tokens,
-            **{way: {f"{kind}_ms": 1e3 * median(seconds[kind, way]) / max(1, 1024 // tokens) for kind in ("forward", "both")} for way in ways}}
+            **{way: {f"{kind}_ms": 1e3 * median(seconds[kind, way]) / max(1, 1024 // tokens)
+                     for kind in ("forward", "both")} for way in ways}}
 
 
 def main(path: str):
     keep_memory()
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    report = {"what": "halves of a block in one piece, on a processor, beside attention's kernel alone; blocks on one core, models on all, in turns", "ceilings_one_core": ceilings(), "environment": environment(), "alone": [], "models": []}
+    report = {"what": "halves of a block in one piece, on a processor, beside attention's kernel alone; blocks on one "
+                      "core, models on all, in turns", "ceilings_one_core": ceilings(), "environment": environment(),
+                      "alone": [], "models": []}
     for block in BLOCKS:
         for tokens in TOKENS:
             report["alone"].append(alone(*block, tokens))
@@ -66,7 +72,8 @@ def main(path: str):
     torch.set_num_threads(cores)
     report["ceilings"] = ceilings()
     for name, (cfg, batch) in MODELS.items():
-        report["models"].append({"model": name, "batch": batch, "operations": operations_done("bf16", cfg, n=2), **model(cfg, batch, WAYS)})
+        report["models"].append({"model": name, "batch": batch, "operations": operations_done("bf16", cfg, n=2),
+                                 **model(cfg, batch, WAYS)})
         print(report["models"][-1], flush=True)
         write_json(path, report)
 

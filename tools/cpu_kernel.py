@@ -20,10 +20,14 @@ from vit_scratch.peers import inference
 from vit_scratch.rotary import RotaryAttention
 from vit_scratch.vit import ViT, ViTConfig
 
-ALONE = [(64, 3, 64, (8, 8), 1, False), (64, 6, 32, (8, 8), 0, True), (32, 8, 32, (8, 8), 1, False), (256, 3, 64, (4, 4), 1, False),      # images, h, d, grid, tokens before it, norms and turns
-         (8, 3, 64, (14, 14), 1, False), (4, 6, 64, (14, 14), 1, False), (1, 3, 64, (32, 32), 1, False), (1, 3, 64, (48, 48), 1, False), (1, 3, 64, (64, 64), 1, False)]
+# images, h, d, grid, tokens before it, norms and turns
+ALONE = [(64, 3, 64, (8, 8), 1, False), (64, 6, 32, (8, 8), 0, True), (32, 8, 32, (8, 8), 1, False),
+         (256, 3, 64, (4, 4), 1, False),
+         (8, 3, 64, (14, 14), 1, False), (4, 6, 64, (14, 14), 1, False), (1, 3, 64, (32, 32), 1, False),
+         (1, 3, 64, (48, 48), 1, False), (1, 3, 64, (64, 64), 1, False)]
 RECIPE = ViTConfig(mlp_ratio=2.0, qk_norm=True, rope=True, pos="none", pool="mean")      # as our recipes have it
-MODELS = {"small": (SIZES["small"], 256), "small, as our recipes have it": (RECIPE, 256), "system-a": (SIZES["system-a"], 128), "vit-ti": (SIZES["vit-ti"], 32), "vit-s": (SIZES["vit-s"], 8),
+MODELS = {"small": (SIZES["small"], 256), "small, as our recipes have it": (RECIPE, 256),
+          "system-a": (SIZES["system-a"], 128), "vit-ti": (SIZES["vit-ti"], 32), "vit-s": (SIZES["vit-s"], 8),
           "256-tokens": (LENGTHS["256-tokens"], 128), "1024-tokens": (LENGTHS["1024-tokens"], 16)}
 ROUNDS = 15
 
@@ -59,16 +63,21 @@ def alone(B: int, h: int, d: int, grid: tuple[int, int], prefix: int, whole: boo
     attn = RotaryAttention(h * d, h, qk_norm=True, grid_size=grid) if whole else Attention(h * d, h)
     attn.qkv = torch.nn.Identity()
     qkv, grad = torch.randn(B, T, 3*h*d).bfloat16().requires_grad_(), torch.randn(B, T, h*d).bfloat16()
-    ways = (plain, ours, fused) if T > 1000 else (plain, ours)      # for short sequences the fused kernel's backward pass is far slower (chapter 21)
-    steps = {(way, "forward"): torch.no_grad()(lambda way=way: way(attn, qkv)) for way in ways} | {(way, "both"): lambda way=way: torch.autograd.grad(way(attn, qkv), qkv, grad) for way in ways}
+    # for short sequences the fused kernel's backward pass is far slower (chapter 21)
+    ways = (plain, ours, fused) if T > 1000 else (plain, ours)
+    steps = ({(way, "forward"): torch.no_grad()(lambda way=way: way(attn, qkv)) for way in ways}
+             | {(way, "both"): lambda way=way: torch.autograd.grad(way(attn, qkv), qkv, grad) for way in ways})
     seconds = take_turns(steps, ROUNDS)
-    row = {"images": B, "tokens": T, "heads": h, "head_dim": d, "norms and turns": whole, **{way.__name__: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")} for way in ways}}
+    row = {"images": B, "tokens": T, "heads": h, "head_dim": d, "norms and turns": whole,
+           **{way.__name__: {f"{kind}_ms": 1e3 * median(seconds[way, kind]) for kind in ("forward", "both")}
+              for way in ways}}
     if B * T * T < 4e6:      # 64 bits take long
         def answers(way, attn, qkv, grad):
             out = way(attn, qkv)
             return out.detach(), *torch.autograd.grad(out, qkv, grad)
         found = {way: answers(way, attn, qkv, grad) for way in ways}
-        exact = answers(lambda attn, x: by_products(*attn.heads(x)), attn.double(), qkv.detach().double().requires_grad_(), grad.double())
+        exact = answers(lambda attn, x: by_products(*attn.heads(x)), attn.double(),
+                        qkv.detach().double().requires_grad_(), grad.double())
         for way in ways:
             row[way.__name__]["errors"] = [error(a, e) for a, e in zip(found[way], exact)]
     return row
@@ -79,13 +88,15 @@ def only_attention(works: bool):
     return patch.multiple(kernel_choice, kernel_works=lambda *asked: works, half_fits=lambda *half: False)
 
 
-def model(cfg: ViTConfig, batch: int, ways: dict, amp: str = "bf16", rounds: int = ROUNDS) -> dict:      # name → what makes its `with`
+# name → what makes its `with`
+def model(cfg: ViTConfig, batch: int, ways: dict, amp: str = "bf16", rounds: int = ROUNDS) -> dict:
     "Training (forward and backward, not compiled) and inference, in several ways."
     set_seed(0)
     net = ViT(cfg)
     images, targets = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(0, cfg.num_classes, (batch,))
     def step(kind, way):
-        run = (lambda gradients=Gradients(net, amp): gradients(images, targets)) if kind == "train" else inference(net, images, amp, forward_in_parts)
+        run = ((lambda gradients=Gradients(net, amp): gradients(images, targets)) if kind == "train"
+               else inference(net, images, amp, forward_in_parts))
         def timed():
             with way():
                 run()
@@ -93,7 +104,9 @@ def model(cfg: ViTConfig, batch: int, ways: dict, amp: str = "bf16", rounds: int
     found = {}
     for kind in ("train", "infer"):
         net.train(kind == "train")
-        found[kind] = {way: spread(seconds, batch) for way, seconds in take_turns({name: step(kind, way) for name, way in ways.items()}, rounds).items()}
+        found[kind] = {way: spread(seconds, batch)
+                       for way, seconds in take_turns({name: step(kind, way) for name, way in ways.items()},
+                                                      rounds).items()}
     return found
 
 
@@ -101,14 +114,18 @@ def main(path: str):
     keep_memory()
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
-    report = {"what": "attention between its projections, by our kernel for a processor and torch's paths; one core, in turns", "tflops_one_core": ceilings()["tflops_bf16"],
-              "compiler": subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.splitlines()[0], "environment": environment(), "alone": [], "models": []}
+    report = {"what": "attention between its projections, by our kernel for a processor and torch's paths; one core, "
+                      "in turns", "tflops_one_core": ceilings()["tflops_bf16"],
+              "compiler": subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout.splitlines()[0],
+              "environment": environment(), "alone": [], "models": []}
     for size in ALONE:
         report["alone"].append(alone(*size))
         print(report["alone"][-1], flush=True)
     torch.set_num_threads(cores)
     for name, (cfg, batch) in MODELS.items():
-        report["models"].append({"model": name, "batch": batch, **model(cfg, batch, {"plain": lambda: only_attention(False), "ours": lambda: only_attention(True)})})
+        report["models"].append({"model": name, "batch": batch,
+                                 **model(cfg, batch, {"plain": lambda: only_attention(False),
+                                                      "ours": lambda: only_attention(True)})})
         print(report["models"][-1], flush=True)
         write_json(path, report)
 

@@ -15,4 +15,6 @@ if __name__ == "__main__":
             files.read_images(paths, 32)
             seconds[way].append(round(time.perf_counter() - start, 1))
             print(way, seconds[way][-1], flush=True)
-    write_json("results/decoding.json", {"what": "seconds to read and decode all files, at 32 pixels", "images": len(paths), "seconds": seconds, "environment": environment()})
+    write_json("results/decoding.json",
+               {"what": "seconds to read and decode all files, at 32 pixels", "images": len(paths), "seconds": seconds,
+                "environment": environment()})

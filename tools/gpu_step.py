@@ -18,17 +18,23 @@ from vit_scratch.splits import ImageData, Split
 from vit_scratch.trainer import Trainer
 from vit_scratch.vit import ViT, ViTConfig
 
-MODEL = ViTConfig(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0, pool="mean", qk_norm=True, rope=True, pos_start="sincos", pos_scale=0.5)
-TRAIN = dict(epochs=100, optimizer="muon", muon_by_head=True, beta2=0.95, lr=2e-3, muon_lr=0.03, randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, label_smoothing=0.1, ema=0.999)
-WAYS = {"recorded": dict(compile="graphs"), "recorded, batch 1024": dict(compile="graphs", batch_size=1024), "recorded, batch 1024, sent from ordinary memory": dict(compile="graphs", batch_size=1024, pinned=False),
-        "recorded, torch's attention": dict(compile="graphs", own=0), "one by one": dict(compile="off"), "compiled": dict(compile="on")}
+MODEL = ViTConfig(embed_dim=192, depth=9, num_heads=6, mlp_ratio=2.0, pool="mean", qk_norm=True, rope=True,
+                  pos_start="sincos", pos_scale=0.5)
+TRAIN = dict(epochs=100, optimizer="muon", muon_by_head=True, beta2=0.95, lr=2e-3, muon_lr=0.03, randaugment=2,
+             mixup=0.8, cutmix=1.0, mix_prob=0.8, label_smoothing=0.1, ema=0.999)
+WAYS = {"recorded": dict(compile="graphs"), "recorded, batch 1024": dict(compile="graphs", batch_size=1024),
+        "recorded, batch 1024, sent from ordinary memory": dict(compile="graphs", batch_size=1024, pinned=False),
+        "recorded, torch's attention": dict(compile="graphs", own=0), "one by one": dict(compile="off"),
+        "compiled": dict(compile="on")}
 TOGETHER = (10, 5, 2, 1)      # batches prepared at once
 
 
 def noise(n: int) -> ImageData:
     generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.randint(10, (n,), generator=generator)
-    return ImageData("noise", list("abcdefghij"), Split(images, labels), Split(images[:100], labels[:100]), None, [0.49, 0.48, 0.45], [0.25, 0.24, 0.26])
+    images, labels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.randint(10, (n,),
+        generator=generator)
+    return ImageData("noise", list("abcdefghij"), Split(images, labels), Split(images[:100], labels[:100]), None,
+                     [0.49, 0.48, 0.45], [0.25, 0.24, 0.26])
 
 
 def milliseconds(work, n: int, device: str) -> tuple[float, float]:
@@ -74,7 +80,8 @@ def kernels(replay) -> list[dict]:
 
 
 def roofline(device: str) -> dict:
-    "Each stage of a block's forward pass alone, 1024 images: operations, fewest bytes, seconds; and the card's ceilings."
+    """Each stage of a block's forward pass alone, 1024 images: operations, fewest bytes, seconds; and the card's
+    ceilings."""
     from gpu_kernel import STREAM, milliseconds as recorded_ms, parts
     from speed_facts import stages
     from vit_scratch.kernel_choice import own_kernel
@@ -84,17 +91,23 @@ def roofline(device: str) -> dict:
         found = stages(n, MODEL, torch.device(device))
         if device == "cuda":
             attn, qkv = parts(h, D // h, (8, 8)).requires_grad_(False), torch.randn(n, T, 3*D, device=device).bfloat16()
-            found["attention in one kernel, norms and turns included"] = lambda: own_kernel(attn, qkv), 4*n*T*T*D, 8*n*T*D
-        rows = [{"stage": name, "operations": ops, "bytes": size, "seconds": ms(work) / 1000} for name, (work, ops, size) in found.items()]
+            found["attention in one kernel, norms and turns included"] = lambda: own_kernel(attn,
+                qkv), 4*n*T*T*D, 8*n*T*D
+        rows = [{"stage": name, "operations": ops, "bytes": size, "seconds": ms(work) / 1000}
+                for name, (work, ops, size) in found.items()]
     for row in rows:
-        print(f"{row['stage']:50} {1e6 * row['seconds']:8.1f} µs {row['operations'] / row['seconds'] / 1e12:7.1f} TFLOP/s {row['bytes'] / row['seconds'] / 1e9:7.0f} GB/s", flush=True)
-    return {"images": n, "operations_of_a_step": 3 * operations(MODEL), "ceilings": ceilings(torch.device(device)), "stages": rows}
+        print(f"{row['stage']:50} {1e6 * row['seconds']:8.1f} µs {row['operations'] / row['seconds'] / 1e12:7.1f} "
+              f"TFLOP/s {row['bytes'] / row['seconds'] / 1e9:7.0f} GB/s", flush=True)
+    return {"images": n, "operations_of_a_step": 3 * operations(MODEL), "ceilings": ceilings(torch.device(device)),
+            "stages": rows}
 
 
-def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO["cuda"], batch_size: int = 512, pinned: bool = True) -> dict:
+def measure(data: ImageData, device: str, compile: str, own: int = kernel_choice.OWN_UP_TO["cuda"],
+            batch_size: int = 512, pinned: bool = True) -> dict:
     kernel_choice.OWN_UP_TO["cuda"] = own
     set_seed(0)
-    with nullcontext() if pinned else patch.object(torch.Tensor, "pin_memory", lambda t: t):      # `sent` then sends from ordinary memory
+    # `sent` then sends from ordinary memory
+    with nullcontext() if pinned else patch.object(torch.Tensor, "pin_memory", lambda t: t):
         return measure_step(data, device, compile, batch_size)
 
 
@@ -105,8 +118,11 @@ def measure_step(data: ImageData, device: str, compile: str, batch_size: int) ->
     whole, processor = an_epoch(trainer, device)
     batch = trainer.train_split.images[:batch_size], trainer.train_split.labels[:batch_size]
     trainer.batch = 0
-    row = {"batch_size": batch_size, "ms": whole, "processor_ms": processor, "images_per_second": 1000 * batch_size / whole, "compile_seconds": trainer.gradients.seconds,
-           "prepare_alone_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0], "prepare_ms": preparing(trainer), "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
+    row = {"batch_size": batch_size, "ms": whole, "processor_ms": processor,
+           "images_per_second": 1000 * batch_size / whole, "compile_seconds": trainer.gradients.seconds,
+           "prepare_alone_ms": milliseconds(lambda: trainer.prepare(*batch), 5, device)[0],
+           "prepare_ms": preparing(trainer),
+           "average_ms": milliseconds(lambda: trainer.ema.update(trainer.model), 10, device)[0]}
     if batch_size == 1024:
         row["ms_by_batches_prepared_together"] = {}
         for trainer.at_once in TOGETHER:
@@ -115,14 +131,17 @@ def measure_step(data: ImageData, device: str, compile: str, batch_size: int) ->
         print(row["ms_by_batches_prepared_together"], flush=True)
     if replay := getattr(trainer.update, "replay", None):
         found = kernels(replay)
-        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found), "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:60]}
+        row |= {"replay_ms": milliseconds(replay, 20, device)[0], "kernels_of_a_step": sum(k["times"] for k in found),
+                "kernel_ms": sum(k["ms"] for k in found), "kernels": found[:60]}
     return row
 
 
 if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
-    out = next((a for a in sys.argv[1:] if a.endswith(".json")), None) or sys.exit("gpu_step: give a file for the result, such as results/gpu-step-2.json")
-    data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN, "environment": environment(), "ways": {}}
+    out = (next((a for a in sys.argv[1:] if a.endswith(".json")), None)
+           or sys.exit("gpu_step: give a file for the result, such as results/gpu-step-2.json"))
+    data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN,
+        "environment": environment(), "ways": {}}
     only = sys.argv[sys.argv.index("--only") + 1].split(";") if "--only" in sys.argv else WAYS
     if "--only" not in sys.argv or "roofline" in only:
         report["roofline"] = roofline(device)
@@ -132,5 +151,6 @@ if __name__ == "__main__":
             continue
         if device == "cuda" or how["compile"] == "off":
             row = report["ways"][name] = measure(data, device, **how)
-            print(f"{name:28} {row['ms']:6.2f} ms a step, processor {row['processor_ms']:6.2f}, {row['images_per_second']:8,.0f} images/s, compiled in {row['compile_seconds']:.0f} s", flush=True)
+            print(f"{name:28} {row['ms']:6.2f} ms a step, processor {row['processor_ms']:6.2f}, "
+                  f"{row['images_per_second']:8,.0f} images/s, compiled in {row['compile_seconds']:.0f} s", flush=True)
             write_json(out, report)

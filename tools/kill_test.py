@@ -10,12 +10,14 @@ import torch
 
 from vit_scratch.core import environment, write_json
 
-OPTIONS = ("--data shapes --images 2000 --epochs 6 --batch_size 50 --warmup_epochs 0.5 --embed_dim 48 --depth 2 --num_heads 3 --proj_drop_rate 0.1 "
+OPTIONS = ("--data shapes --images 2000 --epochs 6 --batch_size 50 --warmup_epochs 0.5 --embed_dim 48 --depth 2 "
+           "--num_heads 3 --proj_drop_rate 0.1 "
            "--rotation 10 --randaugment 1 --mixup 0.8 --cutmix 1 --ema 0.99 --save_every 1 --device cpu").split()
 
 
 def train(*arguments) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "vit_scratch", "train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "vit_scratch", "train", *arguments], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True)
 
 
 def place(folder: Path) -> tuple[int, int]:
@@ -26,7 +28,8 @@ def place(folder: Path) -> tuple[int, int]:
 def kill_once(process: subprocess.Popen, folder: Path, draw: random.Random, longest: float):
     "Kill at a random moment after the first checkpoint that this process has written."
     before = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else 0
-    while process.poll() is None and not ((folder / "last.pt").exists() and (folder / "last.pt").stat().st_mtime_ns > before):
+    while (process.poll() is None and not ((folder / "last.pt").exists()
+                                           and (folder / "last.pt").stat().st_mtime_ns > before)):
         time.sleep(0.005)
     time.sleep(draw.uniform(0, longest))
     if process.poll() is not None:
@@ -58,8 +61,11 @@ if __name__ == "__main__":
     if train("--resume", "--out", str(killed)).wait():
         raise SystemExit("the last resume failed")
     equal = equal_parts(whole, killed)
-    line = f"{kills} times killed, in {len(set(places))} different places: " + ("bit for bit the same weights, averages and losses" if all(equal.values()) else f"NOT the same: {equal}")
+    line = (f"{kills} times killed, in {len(set(places))} different places: "
+            + ("bit for bit the same weights, averages and losses" if all(equal.values())
+               else f"NOT the same: {equal}"))
     print(line)
     write_json(sys.argv[1] if len(sys.argv) > 1 else "results/kill-resume.json",
-               {"line": line, "kills": kills, "places": places, "steps": steps, "equal": equal, "options": OPTIONS, "seconds": round(time.time() - start, 1), "environment": environment()})
+               {"line": line, "kills": kills, "places": places, "steps": steps, "equal": equal, "options": OPTIONS,
+                "seconds": round(time.time() - start, 1), "environment": environment()})
     sys.exit(not all(equal.values()))

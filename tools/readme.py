@@ -30,7 +30,8 @@ def render() -> tuple[str, dict[str, bytes]]:
     text, resources = exporter.from_notebook_node(book, {"unique_key": "picture", "output_files_dir": "README_files"})
     text = re.sub(r"\s*!\[png\]", lambda _: f"\n\n![{next(alt_texts)}]", text)
     site = settings()["doc_host"] + settings()["doc_baseurl"]
-    text = re.sub(r"\]\((solutions/)?(?:\d\w*?_)?(\w+)\.ipynb\)", rf"]({site}/\1\2.html)", text)    # nbdev's pages drop the number
+    # nbdev's pages drop the number
+    text = re.sub(r"\]\((solutions/)?(?:\d\w*?_)?(\w+)\.ipynb\)", rf"]({site}/\1\2.html)", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return text, {Path(name).name: data for name, data in resources.get("outputs", {}).items()}
 

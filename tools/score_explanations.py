@@ -25,7 +25,8 @@ def score(folder: Path, images: int, off_centre: int) -> tuple:
     torch.set_num_threads(1)      # several models at once, a core each
     run, kept = load_run(folder, "cpu"), folder / f"explanations-{images}-{off_centre}.json"
     if not kept.exists():
-        write_json(kept, score_explanations(run.model, same_data(run.config), n=images, n_off_centre=off_centre, seed=10_000 + run.config["train"]["seed"]))
+        write_json(kept, score_explanations(run.model, same_data(run.config), n=images, n_off_centre=off_centre,
+                                            seed=10_000 + run.config["train"]["seed"]))
     rows = json.loads(kept.read_text())
     print(folder.name, {r["method"]: round(r["trained"]["pointing_off_centre"], 3) for r in rows}, flush=True)
     return run.config, rows
@@ -44,12 +45,17 @@ if __name__ == "__main__":
     for folder, (config, rows) in zip(args.runs, results):
         scored.setdefault(config["model"]["pool"], []).append(rows)
         result = json.loads((folder / "result.json").read_text())
-        trained.append({"pool": config["model"]["pool"], "seed": config["train"]["seed"], "val_accuracy": result["val"]["accuracy"], "passes": result["passes"],
+        trained.append({"pool": config["model"]["pool"], "seed": config["train"]["seed"],
+                        "val_accuracy": result["val"]["accuracy"], "passes": result["passes"],
                         "parameters": result["parameters"], "commit": result["environment"]["commit"]})
     table = []
     for pool, seeds in sorted(scored.items()):
         for same in zip(*seeds):
-            table.append({"pool": pool, "method": same[0]["method"], "same_as_untrained": spread([r["same_as_untrained"] for r in same]),
-                          **{which: {k: spread([r[which][k] for r in same]) for k in same[0][which]} for which in ("trained", "untrained")}})
-    write_json(args.out, {"what": "[mean, deviation] over seeds; test images the model gets right", "dataset": config["data"]["name"], "seeds": len(seeds), "images": args.images, "off_centre_images": args.off_centre,
+            table.append({"pool": pool, "method": same[0]["method"],
+                          "same_as_untrained": spread([r["same_as_untrained"] for r in same]),
+                          **{which: {k: spread([r[which][k] for r in same]) for k in same[0][which]}
+                             for which in ("trained", "untrained")}})
+    write_json(args.out, {"what": "[mean, deviation] over seeds; test images the model gets right",
+                          "dataset": config["data"]["name"], "seeds": len(seeds), "images": args.images,
+                          "off_centre_images": args.off_centre,
                           "rows": table, "runs": trained, "config": config["model"], "environment": environment()})

@@ -51,14 +51,21 @@ How it was trained stands in config.yaml and result.json, next to this file.
 
 
 def card(name: str, result: dict, megabytes: float, before: float, after: float, changed: int, note: str) -> str:
-    "The text of the model card: every number comes from the run's result, or from the comparison before and after rounding."
-    model, train, env, images = *(result["config"][key] for key in ("model", "train")), result["environment"], result["images"]
+    """The text of the model card: every number comes from the run's result, or from the comparison before and after
+    rounding."""
+    model, train, env, images = *(result["config"][key]
+                                  for key in ("model", "train")), result["environment"], result["images"]
     return CARD.format(
-        note=note, name=name, classes=len(result["classes"]), names=", ".join(result["classes"]), dataset=result["dataset"], parameters=result["parameters"], patch=model["patch_size"],
-        size=model["img_size"], width=model["embed_dim"], depth=model["depth"], heads=model["num_heads"], megabytes=megabytes,
-        test=f"{result['test']['accuracy']:.2%} of {images['test']:,}" if result["test"] else "none", before=before, val_images=images["val"], after=after,
-        changed=changed, images_seen=result["images_seen"], passes=result["passes"], train_images=images["train"], minutes=result["seconds"] / 60,
-        hardware=env["processor"] if train["device"] == "cpu" or env["gpu"] is None else env["gpu"], seed=result["seed"], commit=env["commit"], torch=env["torch"])
+        note=note, name=name, classes=len(result["classes"]), names=", ".join(result["classes"]),
+        dataset=result["dataset"], parameters=result["parameters"], patch=model["patch_size"],
+        size=model["img_size"], width=model["embed_dim"], depth=model["depth"], heads=model["num_heads"],
+        megabytes=megabytes,
+        test=f"{result['test']['accuracy']:.2%} of {images['test']:,}" if result["test"] else "none", before=before,
+        val_images=images["val"], after=after,
+        changed=changed, images_seen=result["images_seen"], passes=result["passes"], train_images=images["train"],
+        minutes=result["seconds"] / 60,
+        hardware=env["processor"] if train["device"] == "cpu" or env["gpu"] is None else env["gpu"],
+        seed=result["seed"], commit=env["commit"], torch=env["torch"])
 
 
 def answers(run, images, data) -> torch.Tensor:
@@ -79,11 +86,14 @@ def ship(folder: Path, name: str, note: str = "One run, one seed.") -> Path:
     weights = {key: tensor.bfloat16() for key, tensor in run.model.state_dict().items()}
     if (size := sum(2 * tensor.numel() for tensor in weights.values())) > LARGEST:
         raise InputError(f"{name} would take {size:,} bytes; the package has room for {LARGEST:,}")
-    data, drawn = same_data(run.config), normalize(make_shapes(8, seed=7, size=run.model.cfg.img_size)[0], run.mean, run.std)
+    data, drawn = same_data(run.config), normalize(make_shapes(8, seed=7, size=run.model.cfg.img_size)[0], run.mean,
+                                                   run.std)
     with torch.no_grad():
-        logits = run.model(drawn).tolist()      # what the run says about pictures that everybody can draw: the shipped model must say the same
+        # what the run says about pictures that everybody can draw: the shipped model must say the same
+        logits = run.model(drawn).tolist()
     size_of_images = run.model.cfg.img_size
-    images = data.val.images if data.img_size == size_of_images else data.val.centre(size_of_images).images      # trained on crops
+    # trained on crops
+    images = data.val.images if data.img_size == size_of_images else data.val.centre(size_of_images).images
     before = answers(run, images, data)
     run.model.load_state_dict(weights)          # rounded
     after = answers(run, images, data)
@@ -97,7 +107,8 @@ def ship(folder: Path, name: str, note: str = "One run, one seed.") -> Path:
     write_json(out/"result.json", result)
     write_json(out/"answers.json", {"logits": logits})
     write_whole(out/"README.md", text.encode())
-    write_whole(out/"config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())      # last: with it, the folder counts
+    # last: with it, the folder counts
+    write_whole(out/"config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     return out
 
 
@@ -105,7 +116,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--note", default="One run, one seed.", help="a sentence for the card: how the run was chosen, what it shared its machine with")
+    parser.add_argument("--note", default="One run, one seed.",
+                        help="a sentence for the card: how the run was chosen, what it shared its machine with")
     args = parser.parse_args()
     try:
         print(ship(args.run, args.name, args.note))

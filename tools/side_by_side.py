@@ -38,7 +38,8 @@ class Quiet:
         pass
 
 
-def one_seed(seed: int, recipe: dict, data, out: Path, deadline: float, together, passes):      # a barrier, and a number that all processes share
+# a barrier, and a number that all processes share
+def one_seed(seed: int, recipe: dict, data, out: Path, deadline: float, together, passes):
     "One run. Where it fails, the others do not wait for it."
     try:
         train(seed, recipe, data, out, deadline, together, passes)
@@ -52,7 +53,8 @@ def one_seed(seed: int, recipe: dict, data, out: Path, deadline: float, together
 def train(seed: int, recipe: dict, data, out: Path, deadline: float, together, passes):
     pick = lambda cls: {f.name: recipe[f.name] for f in fields(cls) if f.name in recipe and f.name != "epochs"}
     set_seed(seed)
-    model = ViT(ViTConfig(**{**pick(ViTConfig), "img_size": data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes}))
+    model = ViT(ViTConfig(**{**pick(ViTConfig), "img_size": data.img_size, "in_chans": data.in_chans,
+                             "num_classes": data.num_classes}))
     cfg = TrainConfig(**{**pick(TrainConfig), "seed": seed, "epochs": MOST})
     if cfg.whiten:
         whiten_start(model, data)
@@ -66,16 +68,19 @@ def train(seed: int, recipe: dict, data, out: Path, deadline: float, together, p
         if trainer.epoch == DECIDE:
             if seed == 0:
                 each = (time.time() - start) / (DECIDE - 1)
-                passes.value = max(DECIDE + 1, DECIDE + int(0.97 * (deadline - time.time()) / each))      # a little in hand
+                # a little in hand
+                passes.value = max(DECIDE + 1, DECIDE + int(0.97 * (deadline - time.time()) / each))
                 print(f"{each:.2f} s a pass of all, {passes.value} passes", flush=True)
             together.wait()
             trainer.cfg = replace(trainer.cfg, epochs=passes.value)
         if seed == 0 and trainer.epoch % 10 == 0:
-            print(f"epoch {trainer.epoch}: training loss {row['train_loss']:.3f}, validation {row['val_accuracy']:.2%}", flush=True)
+            print(f"epoch {trainer.epoch}: training loss {row['train_loss']:.3f}, validation {row['val_accuracy']:.2%}",
+                  flush=True)
     write_config(folder, trainer.model, trainer.cfg, data)
     training.save_progress = lambda *args: None
     run = training.finish(trainer, folder, test=True)
-    print(f"seed {seed}: {trainer.epoch} epochs, epoch {run.best_epoch} kept, validation {run.val['accuracy']:.2%}, test {run.test['accuracy']:.2%}", flush=True)
+    print(f"seed {seed}: {trainer.epoch} epochs, epoch {run.best_epoch} kept, validation {run.val['accuracy']:.2%}, "
+          f"test {run.test['accuracy']:.2%}", flush=True)
 
 
 if __name__ == "__main__":
@@ -93,17 +98,20 @@ if __name__ == "__main__":
         path = path if path.suffix == ".yaml" else package_folder()/"recipes"/f"{args.recipe}.yaml"
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         if recipe.get("warmup_epochs", 0) < DECIDE:
-            raise InputError(f"{path} has a warmup of {recipe.get('warmup_epochs', 0)} epochs; it must be at least {DECIDE}, for the number of passes is not known before")
+            raise InputError(f"{path} has a warmup of {recipe.get('warmup_epochs', 0)} epochs; it must be at least "
+                             f"{DECIDE}, for the number of passes is not known before")
         if taken := [args.out/str(seed) for seed in range(args.seeds) if holds_run(args.out/str(seed))]:
             raise InputError(f"{taken[0]} already holds a run; give another folder with --out")
         data = load_data(args.data, title=args.data_title, val_fraction=recipe.get("val_fraction", 0.1))
     except (InputError, OSError) as error:
         sys.exit(f"side_by_side: {error}")
     if args.images:
-        data = replace(data, train=data.train[torch.randperm(len(data.train))[:args.images]], val=data.val[:200], test=data.test[:200])
+        data = replace(data, train=data.train[torch.randperm(len(data.train))[:args.images]], val=data.val[:200],
+                       test=data.test[:200])
     context = mp.get_context("spawn")
     shared = context.Barrier(args.seeds, timeout=600), context.Value("i", 0)
-    processes = [context.Process(target=one_seed, args=(seed, recipe, data, args.out, deadline, *shared)) for seed in range(args.seeds)]
+    processes = [context.Process(target=one_seed, args=(seed, recipe, data, args.out, deadline, *shared))
+                 for seed in range(args.seeds)]
     for process in processes:
         process.start()
     for process in processes:

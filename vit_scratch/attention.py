@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .core import InputError
-from .kernel_choice import as_known, as_made, is_idle, keeps_promise, known_to_kernel, nobody_chose, own_kernel, own_kernel_runs
+from .kernel_choice import (as_known, as_made, is_idle, keeps_promise, known_to_kernel, nobody_chose,
+                                       own_kernel, own_kernel_runs)
 
 # %% ../nbs/03_attention.ipynb #7a8069aa
 def attention_weights(q: Tensor,                   # queries (B, h, T, d)
@@ -35,11 +36,13 @@ SHORT_UP_TO = 96     # tokens, on a GPU; measured at 64 only, the rest is a gues
 # %% ../nbs/03_attention.ipynb #78211af0
 def plain_is_faster(k: Tensor,  # keys (B, h, T, d)
                    ) -> bool:
-    "True where we take two matrix products instead of the fused kernel: in 16 bits on a CPU, where sequences are not too long."
+    """True where we take two matrix products instead of the fused kernel: in 16 bits on a CPU, where sequences are not
+    too long."""
     return k.device.type == "cpu" and k.element_size() == 2 and k.shape[-2] <= PLAIN_UP_TO
 
 def efficient_is_faster(k: Tensor) -> bool:      # keys (B, h, T, d)
-    "True where we ask for torch's memory-efficient kernel: short sequences on a GPU, unless the caller has switched kernels off with `sdpa_kernel` (a compiled step cannot be asked)."
+    """True where we ask for torch's memory-efficient kernel: short sequences on a GPU, unless the caller has switched
+    kernels off with `sdpa_kernel` (a compiled step cannot be asked)."""
     return k.is_cuda and k.shape[-2] <= SHORT_UP_TO and nobody_chose()
 
 # %% ../nbs/03_attention.ipynb #03attend1
@@ -49,7 +52,8 @@ def attend(q: Tensor,              # (B, h, T or fewer, d)
            mask: Tensor | None,    # as in `attention_weights`
            drop: nn.Dropout,       # on the weights
           ) -> Tensor:             # as q
-    "What each token hears: the mean of the values, weighted by attention, on the path that is faster [Attention, eq. 1]."
+    """What each token hears: the mean of the values, weighted by attention, on the path that is faster [Attention, eq.
+    1]."""
     if plain_is_faster(k):
         return drop(attention_weights(q, k, mask)) @ v
     p = drop.p if drop.training else 0.0
@@ -92,7 +96,8 @@ class Attention(nn.Module):
               first: int | None = None,         # how many tokens ask, from the front; left out, all
              ) -> tuple[Tensor, Tensor, Tensor]:
         "Queries (B, h, T or first, d), keys and values (B, h, T, d) of each head."
-        whole = first is None or not as_made(self.qkv)      # what is no plain layer any more is asked as a whole, whatever it does
+        # what is no plain layer any more is asked as a whole, whatever it does
+        whole = first is None or not as_made(self.qkv)
         q, k, v = self.qkv(x).chunk(3, dim=-1) if whole else ask_first(self.qkv, x, first)      # (B, T, D) each
         q = q if first is None else q[:, :first]
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))   # (B, h, T, d)
@@ -111,7 +116,8 @@ class Attention(nn.Module):
         "Cosines and sines (N, d/2) by which queries and keys are turned; none here."
         return None, None
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:   # `first` as in `heads`
+    # `first` as in `heads`
+    def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:
         if mask is None and first is None and own_kernel_runs(self, x):      # on some machines
             heard = own_kernel(self, x)
         elif mask is None and first == 1 and needs_no_keys(self, x):
@@ -129,18 +135,23 @@ class Attention(nn.Module):
 def needs_no_keys(attn: "Attention",
                   x: Tensor,      # what it reads, (B, T, D)
                  ) -> bool:
-    "Whether a lone query of this module may be turned instead of making everybody's keys and values: they are linear maps, as they were made, and nothing happens to the weights."
-    return (x.device.type == "cpu" and keeps_promise(attn) and attn.turns()[0] is None and type(attn.k_norm) is nn.Identity
-            and as_made(attn.qkv, attn.k_norm) and is_idle(attn.attn_drop) and type(attn.qkv.weight) in (Tensor, nn.Parameter))
+    """Whether a lone query of this module may be turned instead of making everybody's keys and values: they are linear
+    maps, as they were made, and nothing happens to the weights."""
+    return (x.device.type == "cpu" and keeps_promise(attn) and attn.turns()[0] is None
+            and type(attn.k_norm) is nn.Identity
+            and as_made(attn.qkv, attn.k_norm) and is_idle(attn.attn_drop)
+            and type(attn.qkv.weight) in (Tensor, nn.Parameter))
 
 def hear_without_keys(attn: "Attention", x: Tensor) -> Tensor:      # (B, T, D) → (B, 1, D)
-    "What the first token hears in all heads. A score q·(W x + b) is (Wᵀq)·x and a number that all scores share; the mean of W x + b is W times the mean of x, plus b [DeepSeek-V2, §2.1]."
+    """What the first token hears in all heads. A score q·(W x + b) is (Wᵀq)·x and a number that all scores share; the
+    mean of W x + b is W times the mean of x, plus b [DeepSeek-V2, §2.1]."""
     h, d, D = attn.num_heads, attn.head_dim, x.shape[-1]
     w_q, w_k, w_v = attn.qkv.weight.view(3, h, d, D)                             # each head's, (h, d, D)
     b_q, _, b_v = (0.0,) * 3 if attn.qkv.bias is None else attn.qkv.bias.view(3, h, d)
     q = torch.einsum("bD,hdD->bhd", x[:, 0], w_q) + b_q
     q = attn.q_norm(q[:, :, None])[:, :, 0] * d**-0.5                            # (B, h, d)
-    wanted = torch.einsum("bhd,hdD->bhD", q.to(x.dtype), w_k)                    # what a token should be like (a norm may have answered in 32 bits)
+    # what a token should be like (a norm may have answered in 32 bits)
+    wanted = torch.einsum("bhd,hdD->bhD", q.to(x.dtype), w_k)
     a = (wanted @ x.transpose(1, 2)).softmax(-1)                                 # (B, h, T)
     heard = torch.einsum("bhD,hdD->bhd", a @ x.to(a.dtype), w_v) + b_v           # (B, h, d)
     return heard.flatten(1)[:, None]

@@ -31,7 +31,8 @@ def shift_crop(x: Tensor,        # images (B, C, H, W)
     height, width = (size, size) if size else (H, W)
     for name, place, room in (("top", top, H - height), ("left", left, W - width)):
         if place.min() < 0 or place.max() > room + 2*padding:
-            raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie between 0 and {room + 2*padding}")
+            raise InputError(f"{name} goes from {place.min()} to {place.max()}; with padding {padding} it must lie "
+                             f"between 0 and {room + 2*padding}")
     padded = F.pad(x, [padding]*4)
     rows = sent(top[:, None] + torch.arange(height), x.device)         # (B, height)
     cols = sent(left[:, None] + torch.arange(width), x.device)         # (B, width)
@@ -41,7 +42,8 @@ def shift_crop(x: Tensor,        # images (B, C, H, W)
 # %% ../nbs/07_augment.ipynb #d001b487
 def affine(a=1.0, b=0.0, c=0.0, d=0.0, e=1.0, f=0.0) -> Tensor:   # (B, 2, 3), or (1, 2, 3) from plain numbers
     "Matrices from output to input coordinates, in pixels from the centre; each entry a number or a tensor (B,)."
-    entries = torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float32).reshape(-1) for v in (a, b, c, d, e, f)))
+    entries = torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float32).reshape(-1)
+                                        for v in (a, b, c, d, e, f)))
     return torch.stack(entries, dim=-1).unflatten(-1, (2, 3))
 
 # %% ../nbs/07_augment.ipynb #1438a0b6

@@ -39,7 +39,8 @@ def take_turns(steps: dict[str, Callable],      # name → what to time, called 
             seconds[name].append(own if isinstance(own, float) else time.perf_counter() - start)
     return seconds
 
-def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:      # amount of work in one call, such as images
+# amount of work in one call, such as images
+def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:
     "Median rate and its quartiles, in units of work a second."
     rates = sorted(amount / s for s in seconds)
     low, high = (rates[round(q * (len(rates) - 1))] for q in (0.25, 0.75))
@@ -47,13 +48,16 @@ def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:      
 
 # %% ../nbs/21c_bench.ipynb #8f6ada83
 def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -> dict[str, float]:
-    "What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits (left out where a processor only emulates them: hundreds of times slower, a product takes a minute); memory traffic in GB/s."
+    """What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits
+    (left out where a processor only emulates them: hundreds of times slower, a product takes a minute); memory traffic
+    in GB/s."""
     found, n = {}, 8192 if device.type == "cuda" else 2048
     def best(step: Callable, amount: float) -> float:
         timed = {"": lambda: (step(), wait_for(device))}
         once = max(1e-6, min(take_turns(timed, 2, 1)[""]))
         return max(amount / s for s in take_turns(timed, max(3, min(50, int(seconds / once))), 0)[""])
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16} if device.type != "cpu" or cpu_has_bf16() else {"fp32": torch.float32}
+    types = ({"fp32": torch.float32, "bf16": torch.bfloat16} if device.type != "cpu"
+             or cpu_has_bf16() else {"fp32": torch.float32})
     for name, dtype in types.items():
         a, b = torch.randn(2, n, n, device=device).to(dtype)
         found[f"tflops_{name}"] = best(lambda: a @ b, 2 * n**3) / 1e12
@@ -71,11 +75,14 @@ def operations(cfg: ViTConfig) -> int:      # of one image's forward pass; train
     return 2 * (N * cfg.patch_size**2 * cfg.in_chans * D + cfg.depth * block + D * cfg.num_classes)
 
 # %% ../nbs/21c_bench.ipynb #d6e2ac2e
-SIZES = {"small": ViTConfig(mlp_ratio=2.0), "system-a": preset("system-a"), "vit-ti": preset("vit-ti"), "vit-s": preset("vit-s")}
-LENGTHS = {f"{n}-tokens": ViTConfig(img_size=4 * round(n**0.5), mlp_ratio=2.0, depth=3) for n in (16, 64, 144, 256, 576, 1024)}
+SIZES = {"small": ViTConfig(mlp_ratio=2.0), "system-a": preset("system-a"), "vit-ti": preset("vit-ti"),
+         "vit-s": preset("vit-s")}
+LENGTHS = {f"{n}-tokens": ViTConfig(img_size=4 * round(n**0.5), mlp_ratio=2.0, depth=3)
+           for n in (16, 64, 144, 256, 576, 1024)}
 
 def batch_for(cfg: ViTConfig, device: torch.device) -> int:
-    "As many images as make a step of some length: 256 of the small model's on a CPU, sixteen times as much work on a GPU."
+    """As many images as make a step of some length: 256 of the small model's on a CPU, sixteen times as much work on a
+    GPU."""
     work = operations(SIZES["small"]) * 256 * (16 if device.type == "cuda" else 1)
     return max(1, 2 ** round(torch.tensor(work / operations(cfg)).log2().item()))
 
@@ -85,13 +92,16 @@ def megabytes(which: str) -> float:       # "VmRSS", now, or "VmHWM", the highes
     lines = Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else []
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(which)), float("nan"))
 
-def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: torch.device, compile: bool) -> Callable:
+def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: torch.device,
+            compile: bool) -> Callable:
     "An implementation's step, ready to be called."
     model = implementations(cfg, only=name)[name].to(device)
-    x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size, device=device), torch.randint(cfg.num_classes, (batch,), device=device)
+    x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size, device=device), torch.randint(cfg.num_classes,
+        (batch,), device=device)
     if name == "vit_scratch" and kind == "train":
         return our_training_step(model, x, y, amp, compile)
-    model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None) if compile else model      # torch's name for recording
+    # torch's name for recording
+    model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None) if compile else model
     if kind == "train":
         return training_step(model, x, y, amp)
     if name != "vit_scratch":
@@ -133,7 +143,8 @@ class Player:
     "The other end: a process that runs `play`."
     def __init__(self, *args):
         code = f"from vit_scratch.bench import play; from vit_scratch.vit import ViTConfig; play{tuple(args)!r}"
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
         self.first = None
 
     def begin(self) -> dict:
@@ -158,7 +169,8 @@ class Player:
 LARGE = 2048      # rows and columns
 
 def large_product(amp: str) -> Callable:
-    "A step that answers with the seconds of the fastest of six products of large matrices: the ceiling of this very minute, to take turns with what is measured."
+    """A step that answers with the seconds of the fastest of six products of large matrices: the ceiling of this very
+    minute, to take turns with what is measured."""
     a, b = torch.randn(2, LARGE, LARGE).to(torch.bfloat16 if amp == "bf16" else torch.float32)
     return lambda: min(take_turns({"": lambda: a @ b}, 6, 0)[""])
 
@@ -171,15 +183,19 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
     for name, compiled in modes.items():
         players[name] = Player(name, cfg, kind, batch, amp, str(device), compiled)
         if any(modes.values()) and device.type != "cuda":
-            players[name].begin()        # one after the other, so that the seconds are its own; beside a GPU there are cores enough
-    rows = {name: {"size": label, "tokens": cfg.grid_size[0] * cfg.grid_size[1] + 1, "batch": batch, "kind": kind, "compiled": modes[name], "implementation": name, **player.begin()}
+            # one after the other, so that the seconds are its own; beside a GPU there are cores enough
+            players[name].begin()
+    rows = {name: {"size": label, "tokens": cfg.grid_size[0] * cfg.grid_size[1] + 1, "batch": batch, "kind": kind,
+                   "compiled": modes[name], "implementation": name, **player.begin()}
             for name, player in players.items()}
     playing = {name: player for name, player in players.items() if "failed" not in player.first}
     limit = {"machine": large_product(amp)} if device.type == "cpu" else {}
     seconds = take_turns({**{name: player.step for name, player in playing.items()}, **limit}, rounds)
     for name, player in playing.items():
-        rows[name] |= {f"images_per_second_{k}": v for k, v in spread(seconds[name], batch).items()} | {"seconds": seconds[name]} | player.end()
-        rows[name]["tflops"] = rows[name]["images_per_second_median"] * operations(cfg) * (3 if kind == "train" else 1) / 1e12
+        rows[name] |= {f"images_per_second_{k}": v
+                       for k, v in spread(seconds[name], batch).items()} | {"seconds": seconds[name]} | player.end()
+        rows[name]["tflops"] = (rows[name]["images_per_second_median"] * operations(cfg) * (3 if kind == "train"
+            else 1) / 1e12)
         if limit:
             rows[name]["ceiling_tflops"] = 2 * LARGE**3 / statistics.median(seconds["machine"]) / 1e12
     return list(rows.values())
@@ -187,11 +203,14 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
 HEATS = ("as it is", "compiled", "final")
 
 def line_up(heat: str, before: list[dict]) -> dict[str, bool]:      # rows of the heats before
-    "Who takes part in a heat, and whether compiled. In the final everybody runs in the mode that was faster before; it is empty if nobody was faster compiled."
+    """Who takes part in a heat, and whether compiled.
+    In the final everybody runs in the mode that was faster before; it is empty if nobody was faster compiled."""
     if heat != "final":
         return dict.fromkeys(installed(), heat == "compiled")
-    ran = {name: [row for row in before if row["implementation"] == name and "failed" not in row] for name in installed()}
-    faster = {name: max(rows, key=lambda row: row["images_per_second_median"])["compiled"] for name, rows in ran.items() if rows}
+    ran = {name: [row for row in before if row["implementation"] == name and "failed" not in row]
+           for name in installed()}
+    faster = {name: max(rows, key=lambda row: row["images_per_second_median"])["compiled"]
+              for name, rows in ran.items() if rows}
     return faster if any(faster.values()) else {}
 
 def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`, or "all"; none: the small model
@@ -201,7 +220,8 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
           batch: int | None = None,           # images in a step; left out: as in `batch_for`
           out: str | None = None,             # a JSON file, rewritten after every size; what it holds is not measured again
          ) -> dict:
-    "Measure all implementations that are installed. Raises `InputError` for an unknown size, and for no rounds or images."
+    """Measure all implementations that are installed.
+    Raises `InputError` for an unknown size, and for no rounds or images."""
     device, known = pick_device(device), {**SIZES, **LENGTHS}
     sizes = list(known) if "all" in sizes else list(sizes) or ["small"]
     if unknown := [name for name in sizes if name not in known]:
@@ -209,10 +229,12 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
     if rounds < 1 or batch is not None and batch < 1:
         raise InputError(f"rounds is {rounds}, batch is {batch}; both must be at least 1")
     amp = choose_amp("auto", device)
-    versions = {name: importlib.metadata.version(name) for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
+    versions = {name: importlib.metadata.version(name)
+                for name in ("timm", "transformers", "vit-pytorch") if importlib.util.find_spec(name.replace("-", "_"))}
     machine = environment()
     commit = machine.pop("commit")      # each row has its own: a file may be filled over many days
-    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "device": device.type, "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": machine})
+    result = go_on(out, {"what": "images per second, median and quartiles of rounds in turns", "device": device.type,
+                         "amp": amp, "threads": torch.get_num_threads(), "versions": versions, "environment": machine})
     result = {**result, "ceilings": result.get("ceilings") or ceilings(device), "rows": result.get("rows", [])}
     for name, kind, heat in product(sizes, ("train", "infer"), HEATS if compile else HEATS[:1]):
         images = batch or batch_for(known[name], device)
@@ -220,7 +242,8 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
         modes = line_up(heat, before)
         if not modes or any(row["heat"] == heat for row in before):
             continue
-        rows = [{**row, "heat": heat, "commit": commit} for row in bench_size(name, known[name], kind, images, modes, rounds, amp, device)]
+        rows = [{**row, "heat": heat, "commit": commit}
+                for row in bench_size(name, known[name], kind, images, modes, rounds, amp, device)]
         result["rows"] += rows
         for row in rows:
             print(describe_row(row), flush=True)
@@ -229,21 +252,26 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
     return result
 
 def go_on(out: str | None, head: dict) -> dict:
-    "What a file holds already, if all of `head` is as it was then; `head` itself where there is no file. Raises `InputError` for a file made otherwise."
+    """What a file holds already, if all of `head` is as it was then; `head` itself where there is no file.
+    Raises `InputError` for a file made otherwise."""
     try:
         kept = json.loads(Path(out).read_text(encoding="utf-8")) if out and Path(out).exists() else head
     except (OSError, ValueError):
         raise InputError(f"{out} cannot be read as JSON; move it away, or give another file with --out") from None
     if any("heat" not in row for row in kept.get("rows", [])):
-        raise InputError(f"{out} is from an older version, whose runs had no final; move it away, or give another file with --out")
+        raise InputError(f"{out} is from an older version, whose runs had no final; move it away, or give another file "
+                         "with --out")
     if other := [name for name in head if kept.get(name) != head[name]]:
-        raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; move it away, or give another file with --out")
+        raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; "
+                         "move it away, or give another file with --out")
     return kept
 
 def describe_row(row: dict) -> str:
     "One row of the table as a line."
-    head = f"{row['size']:12} {row['kind']:5} {row['heat']:8} {row['implementation']:22}{' (compiled)' if row['compiled'] and row['heat'] == 'final' else ''}"
+    head = (f"{row['size']:12} {row['kind']:5} {row['heat']:8} "
+            f"{row['implementation']:22}{' (compiled)' if row['compiled'] and row['heat'] == 'final' else ''}")
     if "failed" in row:
         return f"{head} {row['failed']}"
     memory = f" {row['peak_mb']:7.0f} MB" if "peak_mb" in row else ""
-    return f"{head} {row['images_per_second_median']:8.1f} images/s ({row['images_per_second_low']:.1f} to {row['images_per_second_high']:.1f}) {row['tflops']:6.2f} TFLOP/s{memory}"
+    return (f"{head} {row['images_per_second_median']:8.1f} images/s ({row['images_per_second_low']:.1f} to "
+            f"{row['images_per_second_high']:.1f}) {row['tflops']:6.2f} TFLOP/s{memory}")

@@ -41,20 +41,25 @@ def save_whole(path,       # the file to write
     write_whole(path, content.getvalue())
 
 # %% ../nbs/09b_checkpoints.ipynb #cf31d5b7
-CHECKPOINT_KEYS = {"model", "ema", "optimizers", "scaler", "stopping", "epoch", "batch", "loss_sum", "seconds", "history", "best", "train", "model_config", "random"}
+CHECKPOINT_KEYS = {"model", "ema", "optimizers", "scaler", "stopping", "epoch", "batch", "loss_sum", "seconds",
+                   "history", "best", "train", "model_config", "random"}
 
 def load_checkpoint(path) -> dict:
-    "Read a checkpoint onto the CPU, tensors and plain values only. Raises `InputError` for a missing, broken or foreign file."
+    """Read a checkpoint onto the CPU, tensors and plain values only.
+    Raises `InputError` for a missing, broken or foreign file."""
     if not Path(path).exists():
         raise InputError(f"no checkpoint {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:    # a damaged file can make the reader fail in any way
         if "weights_only" in str(error):
-            raise InputError(f"{path} holds more than tensors and plain values, or is damaged; it was not loaded, since that could run code") from None
-        raise InputError(f"{path} is not a whole checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+            raise InputError(f"{path} holds more than tensors and plain values, or is damaged; it was not loaded, "
+                             "since that could run code") from None
+        raise InputError(
+            f"{path} is not a whole checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
     if not isinstance(state, dict) or not CHECKPOINT_KEYS <= state.keys():
-        raise InputError(f"{path} was not written by vit_scratch: a checkpoint holds {', '.join(sorted(CHECKPOINT_KEYS))}")
+        raise InputError(f"{path} was not written by vit_scratch: a checkpoint holds "
+                         f"{', '.join(sorted(CHECKPOINT_KEYS))}")
     return state
 
 def load_last(folder: Path) -> dict:
@@ -103,7 +108,8 @@ def load_weights(model: nn.Module,
 # %% ../nbs/09b_checkpoints.ipynb #f2379cc9
 def holds_run(folder: Path) -> bool:
     "Whether a folder holds a run, or what is left of one."
-    return any((folder/name).exists() for name in ("last.pt", "previous.pt", "best.pt", "model.safetensors", "result.json"))
+    return any((folder/name).exists()
+               for name in ("last.pt", "previous.pt", "best.pt", "model.safetensors", "result.json"))
 
 def new_run_folder(out) -> Path:
     "Make the folder. Raises `InputError` if it already holds a run, or what is left of one, or cannot be written to."
@@ -121,7 +127,8 @@ def new_run_folder(out) -> Path:
 # %% ../nbs/09b_checkpoints.ipynb #09block2
 @contextmanager
 def held(folder: Path | None) -> Iterator[None]:      # None: nothing to hold
-    "Keep other processes out of a run's folder; without effect where the system has no such locks. Raises `InputError` where another process trains there."
+    """Keep other processes out of a run's folder; without effect where the system has no such locks.
+    Raises `InputError` where another process trains there."""
     if fcntl is None or folder is None or not folder.exists():
         yield
         return
@@ -133,7 +140,8 @@ def held(folder: Path | None) -> Iterator[None]:      # None: nothing to hold
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise InputError(f"another process is training in {folder}; wait for it, or give another folder (--out)") from None
+            raise InputError(
+                f"another process is training in {folder}; wait for it, or give another folder (--out)") from None
         except OSError:      # a network disk that knows no locks
             pass
         try:
@@ -154,11 +162,15 @@ def check_images(was: dict | None,      # what `images_used` said when the run w
     for name, (here, labels) in now.items():
         n, labels_then = (was or now).get(name, [0, 0])
         if (here, labels) != (n, labels_then):
-            raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}" + ", with other labels" * (here == n) + ". A run goes on with the same ones (`fit` with resume=True takes a data set made by hand)")
+            raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}"
+                             + ", with other labels" * (here == n)
+                             + ". A run goes on with the same ones (`fit` with resume=True takes a data set made by "
+                               "hand)")
 
 def write_config(out: Path, model: nn.Module, cfg, data):
     "config.yaml: how the data were loaded, the model's and the training's configuration."
-    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "source": data.source,
+    config = {"data": {"name": data.name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std),
+                       "source": data.source,
                        "img_size": data.img_size, "images": images_used(data)},
               "model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}
     write_whole(out/"config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
@@ -170,7 +182,8 @@ def write_history(out: Path, history: list[dict]):
     writer = csv.DictWriter(table, history[0])
     writer.writeheader()
     writer.writerows(history)
-    for name, text in (("history.csv", table.getvalue()), ("history.jsonl", "".join(json.dumps(row) + "\n" for row in history))):
+    for name, text in (("history.csv", table.getvalue()),
+                       ("history.jsonl", "".join(json.dumps(row) + "\n" for row in history))):
         write_whole(out/name, text.encode())
 
 # %% ../nbs/09b_checkpoints.ipynb #1f8a6c16
@@ -190,14 +203,19 @@ def plot_history(history: list[dict],
     return ax[0].figure
 
 # %% ../nbs/09b_checkpoints.ipynb #af7f023a
-def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], best_epoch: int, val: dict, test: dict | None, compile_seconds: float = 0.0):
+def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], best_epoch: int, val: dict,
+                 test: dict | None, compile_seconds: float = 0.0):
     "result.json: everything a number needs to be believed; and curves.png."
     write_json(out/"result.json", {
-        "dataset": data.name, "config": {"model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}, "seed": cfg.seed,
+        "dataset": data.name, "config": {"model": asdict(model.cfg) if hasattr(model, "cfg") else None,
+                                         "train": asdict(cfg)}, "seed": cfg.seed,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test) if data.test else 0}, "classes": list(data.classes),
-        "epoch": best_epoch, "val": val, "test": test, "images_seen": history[-1]["images_seen"], "passes": history[-1]["images_seen"] / len(data.train),
-        "seconds": round(sum(row["seconds"] for row in history), 1), "compile_seconds": round(compile_seconds, 1), "environment": environment(), "history": history})
+        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test) if data.test else 0},
+        "classes": list(data.classes),
+        "epoch": best_epoch, "val": val, "test": test, "images_seen": history[-1]["images_seen"],
+        "passes": history[-1]["images_seen"] / len(data.train),
+        "seconds": round(sum(row["seconds"] for row in history), 1), "compile_seconds": round(compile_seconds, 1),
+        "environment": environment(), "history": history})
     figure, picture = plot_history(history), io.BytesIO()
     try:
         figure.savefig(picture, dpi=110)

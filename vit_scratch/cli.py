@@ -34,11 +34,13 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 class Parser(ArgumentParser):
     "A parser that answers a mistake with one line and exit code 2, and takes no option by half its name."
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, print_config=None, **kwargs)    # we have a --print_config of our own
+        # we have a --print_config of our own
+        super().__init__(*args, allow_abbrev=False, print_config=None, **kwargs)
 
     def error(self, message, ex=None):
         message = " ".join(str(message).split())
-        for pattern in (r"key \"(\w+)\": Expected an? (<class '\w+'>). Got value: (.*)", r"key \"(\w+)\": Does not validate .* Subtypes: \[(.*?)\] .* Given value: (.*)"):
+        for pattern in (r"key \"(\w+)\": Expected an? (<class '\w+'>). Got value: (.*)",
+                        r"key \"(\w+)\": Does not validate .* Subtypes: \[(.*?)\] .* Given value: (.*)"):
             if wrong := re.search(pattern, message):
                 name, kinds, value = wrong.groups()
                 kinds = [KINDS.get(kind, kind) for kind in re.findall(r"'(\w+)'", kinds) if kind != "NoneType"]
@@ -63,11 +65,14 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             check_text(path)
             return path
-    raise InputError(f"no recipe {name!r}: give a YAML file or one of {', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))}")
+    raise InputError(f"no recipe {name!r}: give a YAML file or one of "
+                     f"{', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))}")
 
 # %% ../nbs/41_cli.ipynb #e1f3da72
-ELSEWHERE = {"learning_rate": "lr", "num_blocks": "depth", "num_layers": "depth", "ffn_dim": "mlp_ratio", "mlp_dim": "mlp_ratio", "image_size": "img_size", "dropout": "proj_drop_rate",
-             "max_grad_norm": "clip_grad", "grad_clip": "clip_grad", "num_workers": "workers", "warmup": "warmup_epochs", "ema_decay": "ema", "drop_path": "drop_path_rate",
+ELSEWHERE = {"learning_rate": "lr", "num_blocks": "depth", "num_layers": "depth", "ffn_dim": "mlp_ratio",
+             "mlp_dim": "mlp_ratio", "image_size": "img_size", "dropout": "proj_drop_rate",
+             "max_grad_norm": "clip_grad", "grad_clip": "clip_grad", "num_workers": "workers",
+             "warmup": "warmup_epochs", "ema_decay": "ema", "drop_path": "drop_path_rate",
              "smoothing": "label_smoothing", "dim": "embed_dim", "heads": "num_heads", "early_stopping": "patience"}
 
 def nearest(name: str, known: list[str]) -> str:
@@ -77,7 +82,8 @@ def nearest(name: str, known: list[str]) -> str:
 def check_idle(data: str, given: list[str]):      # options on the command line, without dashes
     "Raise `InputError` for an option that this data set would not notice."
     shapes = data in ("shapes", "shapes-hard")
-    if "images" in given and not shapes and (data in BUILT_IN or Path(data).exists()):      # what is not there is another mistake
+    # what is not there is another mistake
+    if "images" in given and not shapes and (data in BUILT_IN or Path(data).exists()):
         raise InputError(f"--images is for shapes, which are made as many as wanted; of {data} all images are used")
     if "val_fraction" in given and (shapes or data not in BUILT_IN and Path(data, "val").is_dir()):
         raise InputError(f"--val_fraction does nothing with {data}, which has validation images of its own")
@@ -87,7 +93,8 @@ def check_names(parser: Parser, recipe: Path, argv: list[str]):
     known = [action.dest for action in parser._actions]
     keys = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     if not isinstance(keys, dict):
-        raise InputError(f"{recipe} is not a recipe: it holds a {type(keys).__name__}, not lines of the form name: value")
+        raise InputError(f"{recipe} is not a recipe: it holds a {type(keys).__name__}, not lines of the form name: "
+                         "value")
     for name in keys:
         if name in ("recipe", "resume", "print_config"):
             raise InputError(f"{recipe}: {name} is for the command line; in a recipe it would do nothing")
@@ -107,14 +114,16 @@ def recipe_for(argv: list[str]) -> Path:
     return find_recipe(asked.recipe or ("shapes" if asked.data in ("shapes", "shapes-hard", None) else "fast-cpu"))
 
 # %% ../nbs/41_cli.ipynb #e7275d1e
-DATA_OPTIONS = {"data": "name", "data_title": "title", "data_root": "root", "images": "n", "val_fraction": "val_fraction", "img_size": "img_size",
+DATA_OPTIONS = {"data": "name", "data_title": "title", "data_root": "root", "images": "n",
+                "val_fraction": "val_fraction", "img_size": "img_size",
                 "memory_share": "memory_share", "workers": "workers", "colours": "colours"}
 
 # %% ../nbs/41_cli.ipynb #293891fd
 def train_parser(argv: list[str]) -> Parser:
     "Options of `vit_scratch train`; the recipe's values are the defaults, so flags override it."
     recipe = recipe_for(argv)
-    p = Parser(description="Train a Vision Transformer.", default_config_files=[glob.escape(str(recipe))])      # it takes patterns
+    # it takes patterns
+    p = Parser(description="Train a Vision Transformer.", default_config_files=[glob.escape(str(recipe))])
     p.add_argument("--data", default="shapes", help=f"{', '.join(BUILT_IN)}, or a folder of images")
     p.add_argument("--recipe", default=None, type=str | None, help="a recipe's name or a YAML file; flags override it")
     p.add_argument("--out", default=None, type=str | None, help="run folder (default: runs/NAME, numbered)")
@@ -123,30 +132,50 @@ def train_parser(argv: list[str]) -> Parser:
     p.add_argument("--data_title", default="", help="what the result calls the data set")
     p.add_argument("--data_root", default=".data", help="where downloads are kept")
     p.add_argument("--images", default=20000, type=int, help="training images of shapes")
-    p.add_argument("--val_fraction", default=0.1, type=float, help="share of the training images held out for validation")
-    p.add_argument("--img_size", default=None, type=int | None, help="side of the images in pixels (default: the data set's own; 32 for folders)")
-    p.add_argument("--memory_share", default=0.5, type=float, help="images that would take more of the memory than this stay on disk")
+    p.add_argument("--val_fraction", default=0.1, type=float,
+                   help="share of the training images held out for validation")
+    p.add_argument("--img_size", default=None, type=int | None,
+                   help="side of the images in pixels (default: the data set's own; 32 for folders)")
+    p.add_argument("--memory_share", default=0.5, type=float,
+                   help="images that would take more of the memory than this stay on disk")
     p.add_argument("--workers", default=2, type=int, help="processes that decode what stays on disk")
-    p.add_argument("--colours", default="measured", type=str, help="normalise by the training images' mean and deviation (measured), or by 0.5 (half)")
+    p.add_argument("--colours", default="measured", type=str,
+                   help="normalise by the training images' mean and deviation (measured), or by 0.5 (half)")
     p.add_class_arguments(ViTConfig, skip={"in_chans", "num_classes", "img_size"})
     p.add_class_arguments(TrainConfig)
     check_names(p, recipe, argv)
     return p
 
 # %% ../nbs/41_cli.ipynb #9dd8a665
-IMAGES = [("data", str, "cifar10", "as in train"), ("data_title", str, "", "what the result calls the data set"), ("data_root", str, ".data", "where downloads are kept")]
+IMAGES = [("data", str, "cifar10", "as in train"), ("data_title", str, "", "what the result calls the data set"),
+          ("data_root", str, ".data", "where downloads are kept")]
 DEVICE = ("device", str, "auto", "auto, cpu, cuda or mps")
-MEASUREMENTS = {      # name: what it does, in a few words; the same at length; its words and what they may be; its options
-    "bench": ("how fast training and inference are, beside other implementations", "ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, where they are installed",
+# name: what it does, in a few words; the same at length; its words and what they may be; its options
+MEASUREMENTS = {
+    "bench": ("how fast training and inference are, beside other implementations",
+              "ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, where they are "
+              "installed",
               "sizes", "small (the default), system-a, vit-ti, vit-s, 16-tokens to 1024-tokens, or all",
-              [("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"), ("pipelines", float, 0.0, "instead: whole training programs, from files to steps, for so many seconds each"),
-               DEVICE, ("batch", int | None, None, "images in a step (default: by size)"), ("out", str | None, None, "a JSON file")]),
-    "speedrun": ("how few images and seconds to a given accuracy", "races against the clock, several seeds each", "names", f"recipes, left out: the records for a CPU; of {', '.join(RACES)}",
-                 [*IMAGES, ("seeds", int, 3, "runs of each"), ("images", int | None, None, "another number of images to see, for a dry run"), DEVICE,
-                  ("compile", str, "auto", "off, on, graphs, or auto: graphs on a GPU, else off"), ("out", str, "results/speedrun", "a folder: one file for each recipe")]),
-    "ladder": ("what each change to a published recipe is worth", "from system A's recipe upwards, one change at a time; goes on where it was stopped", "rungs", f"rungs, left out: all; of {', '.join(rung.name for rung in RUNGS)}",
-               [("budget", str, "small", "small (two processor cores) or full (a GPU)"), *IMAGES, ("seeds", int, 3, "runs of each"), ("share", str, "1/1", "1/2 and 2/2: for two processes that share the work"),
-                ("minutes", float, 0.0, "stop after so long; 0 for when all is done"), DEVICE, ("out", str, "results/ladder", "a folder: one file for each run"), ("runs", str, "runs/ladder", "a folder for runs in progress")]),
+              [("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"),
+               ("pipelines", float, 0.0, "instead: whole training programs, from files to steps, for so many seconds "
+                                         "each"),
+               DEVICE, ("batch", int | None, None, "images in a step (default: by size)"),
+               ("out", str | None, None, "a JSON file")]),
+    "speedrun": ("how few images and seconds to a given accuracy", "races against the clock, several seeds each",
+                 "names", f"recipes, left out: the records for a CPU; of {', '.join(RACES)}",
+                 [*IMAGES, ("seeds", int, 3, "runs of each"),
+                  ("images", int | None, None, "another number of images to see, for a dry run"), DEVICE,
+                  ("compile", str, "auto", "off, on, graphs, or auto: graphs on a GPU, else off"),
+                  ("out", str, "results/speedrun", "a folder: one file for each recipe")]),
+    "ladder": ("what each change to a published recipe is worth",
+               "from system A's recipe upwards, one change at a time; goes on where it was stopped", "rungs",
+               f"rungs, left out: all; of {', '.join(rung.name for rung in RUNGS)}",
+               [("budget", str, "small", "small (two processor cores) or full (a GPU)"), *IMAGES,
+                ("seeds", int, 3, "runs of each"),
+                ("share", str, "1/1", "1/2 and 2/2: for two processes that share the work"),
+                ("minutes", float, 0.0, "stop after so long; 0 for when all is done"), DEVICE,
+                ("out", str, "results/ladder", "a folder: one file for each run"),
+                ("runs", str, "runs/ladder", "a folder for runs in progress")]),
 }
 
 def add_measurement(commands, name: str):
@@ -163,36 +192,51 @@ def build_parser(argv: list[str]) -> Parser:
     "The whole command line."
     parser = Parser(prog="vit_scratch", description="Train a small Vision Transformer and look inside it.")
     commands = parser.add_subcommands()
-    commands.add_subcommand("train", train_parser(argv if argv[:1] == ["train"] else []), help="train a model and leave a run folder")
-    for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"), ("attend", "draw where a run's model looks"), ("explore", "an interactive page: every layer, head and patch")):
+    commands.add_subcommand("train", train_parser(argv if argv[:1] == ["train"] else []),
+                            help="train a model and leave a run folder")
+    for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"),
+                       ("attend", "draw where a run's model looks"),
+                       ("explore", "an interactive page: every layer, head and patch")):
         p = Parser(description=f"vit_scratch {name}: {what}.")
-        p.add_argument("run", type=str, help=f"a run folder, or one of {', '.join(shipped())}, which come with the package")
+        p.add_argument("run", type=str,
+                       help=f"a run folder, or one of {', '.join(shipped())}, which come with the package")
         p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
         if name == "evaluate":
-            p.add_argument("--split", default=None, type=str | None, help="val, test or train (default: val; with --data, test, or all of a folder without splits); the test images are for the end")
-            p.add_argument("--data", default=None, type=str | None, help="images from elsewhere: a built-in set, or a folder whose classes the run knows (default: the run's own)")
+            p.add_argument("--split", default=None, type=str | None,
+                           help="val, test or train (default: val; with --data, test, or all of a folder without "
+                                "splits); the test images are for the end")
+            p.add_argument("--data", default=None, type=str | None,
+                           help="images from elsewhere: a built-in set, or a folder whose classes the run knows "
+                                "(default: the run's own)")
             p.add_argument("--data_root", default=".data", type=str, help="where downloads for --data are kept")
         elif name == "explore":
             p.add_argument("image", type=str, help="an image file of any size")
         else:
             p.add_argument("images", type=str, nargs="+", help="image files of any size")
         if name in ("attend", "explore"):
-            p.add_argument("-o", "--out", default=None, type=str | None, help={"attend": "folder for the pictures", "explore": "the page"}[name] + " (default: in the run folder, or for a model of the package in a folder of its name)")
+            p.add_argument("-o", "--out", default=None, type=str | None,
+                           help={"attend": "folder for the pictures", "explore": "the page"}[name]
+                           + " (default: in the run folder, or for a model of the package in a folder of its name)")
         commands.add_subcommand(name, p, help=what)
     for name in MEASUREMENTS:
         add_measurement(commands, name)
     return parser
 
 # %% ../nbs/41_cli.ipynb #931e48b0
-MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compile", "amp", "micro_batch", "workers", "memory_share")     # on --resume: where and how it runs, not what
+# on --resume: where and how it runs, not what
+MAY_CHANGE = ("device", "shard", "log_dir", "save_every", "save_epochs", "compile", "amp", "micro_batch", "workers",
+              "memory_share")
 
 def train(args, argv: list[str]):
     "`vit_scratch train`"
-    options = {name: value for name, value in vars(args).items() if name not in ("recipe", "out", "resume", "print_config") and not name.startswith("_")}
-    given = [word[2:].split("=")[0] for word in argv if word.startswith("--") and word.split("=")[0] not in ("--resume", "--out")]
+    options = {name: value for name, value in vars(args).items()
+               if name not in ("recipe", "out", "resume", "print_config") and not name.startswith("_")}
+    given = [word[2:].split("=")[0] for word in argv if word.startswith("--")
+             and word.split("=")[0] not in ("--resume", "--out")]
     if args.resume:
         if fixed := [name for name in given if name not in MAY_CHANGE]:
-            raise InputError(f"--resume goes on with the run's own configuration; drop --{fixed[0]} (only {', '.join(MAY_CHANGE)} may change)")
+            raise InputError(f"--resume goes on with the run's own configuration; drop --{fixed[0]} (only "
+                             f"{', '.join(MAY_CHANGE)} may change)")
         if args.out is None:
             raise InputError("--resume needs --out RUN, the folder of the run")
         return resume_run(args.out, **{name: options[name] for name in given})
@@ -222,7 +266,8 @@ def run_command(argv: list[str]):
     elif command == "bench":
         if seconds := given.pop("pipelines"):
             if given["sizes"]:
-                raise InputError(f"--pipelines runs whole programs with system A's model; it takes no sizes, drop {given['sizes'][0]}")
+                raise InputError("--pipelines runs whole programs with system A's model; it takes no sizes, drop "
+                                 f"{given['sizes'][0]}")
             bench_pipelines(seconds, device=given["device"], batch=given["batch"] or 256, out=given["out"])
         else:
             bench(**given)
@@ -236,10 +281,12 @@ def run_command(argv: list[str]):
 # %% ../nbs/41_cli.ipynb #6f754547
 def underscores(argv: list[str]) -> list[str]:
     "Options spelt with hyphens as we spell them: --log-dir is --log_dir."
-    return [word.split("=")[0].replace("-", "_").replace("__", "--", 1) + word[len(word.split("=")[0]):] if word.startswith("--") and len(word) > 2 else word for word in argv]
+    return [word.split("=")[0].replace("-", "_").replace("__", "--", 1) + word[len(word.split("=")[0]):]
+            if word.startswith("--") and len(word) > 2 else word for word in argv]
 
 def main(argv: list[str] | None = None):
-    "The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit code 130; a reader who leaves early, as `| head` does, with 141."
+    """The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit
+    code 130; a reader who leaves early, as `| head` does, with 141."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):          # a notebook's has no encoding
             stream.reconfigure(errors="replace")    # a terminal that has no × shows a question mark

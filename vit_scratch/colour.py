@@ -58,7 +58,8 @@ def shift_hue(x: Tensor,      # images (B, 3, H, W), float 0–1
     "Turn each image's colours around the wheel of HSV."
     hue = hue_of(x) + 6 * per_image(turn, x[:, 0])                            # (B, H, W)
     place = (hue[:, None] + per_image(torch.tensor([5, 3, 1]), x).transpose(0, 1)) % 6    # (B, 3, H, W)
-    ramp = torch.minimum(place, 4 - place).clamp_(0, 1)                       # 1 where the channel is at its minimum, 0 from place 4 to 6
+    # 1 where the channel is at its minimum, 0 from place 4 to 6
+    ramp = torch.minimum(place, 4 - place).clamp_(0, 1)
     top = x.amax(1, keepdim=True)
     return top - (top - x.amin(1, keepdim=True)) * ramp
 
@@ -68,7 +69,8 @@ def sharpen(x: Tensor, factor: Tensor) -> Tensor:   # (B, 3, H, W) float 0–1, 
     kernel = torch.ones(3, 3)
     kernel[1, 1] = 5
     blurred = x.clone()
-    blurred[..., 1:-1, 1:-1] = F.conv2d(x, sent((kernel / 13).to(x.dtype), x.device).expand(x.shape[1], 1, 3, 3), groups=x.shape[1])
+    blurred[..., 1:-1, 1:-1] = F.conv2d(x, sent((kernel / 13).to(x.dtype), x.device).expand(x.shape[1], 1, 3, 3),
+                                        groups=x.shape[1])
     return torch.lerp(blurred, x, per_image(factor, x)).clamp_(0, 1)
 
 def autocontrast(x: Tensor) -> Tensor:              # (B, 3, H, W) float
@@ -97,6 +99,7 @@ def equalize(x: Tensor) -> Tensor:                      # (B, 3, H, W) float 0�
     counts = torch.zeros(*pixels.shape[:2], 256, dtype=torch.long, device=x.device)
     counts.scatter_add_(2, pixels, torch.ones_like(pixels))
     brightest = counts.gather(2, pixels.amax(2, keepdim=True))                              # these stay at the top
-    step = (pixels.shape[2] - brightest) // 255                                             # (B, C, 1) pixels per new value
+    # (B, C, 1) pixels per new value
+    step = (pixels.shape[2] - brightest) // 255
     table = ((counts.cumsum(2) - counts + step // 2) // step.clamp(min=1)).clamp(0, 255)
     return torch.where(step[..., None] == 0, x, table.gather(2, pixels).view_as(x).to(x.dtype) / 255)

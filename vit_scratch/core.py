@@ -32,7 +32,8 @@ def check_types(cfg):   # a dataclass
     for f in fields(cfg):
         value, kinds = getattr(cfg, f.name), get_args(f.type) or (f.type,)
         fits = isinstance(value, kinds) or isinstance(value, int) and float in kinds
-        if not fits or isinstance(value, bool) and bool not in kinds or isinstance(value, float) and not math.isfinite(value):
+        if (not fits or isinstance(value, bool) and bool not in kinds or isinstance(value, float)
+            and not math.isfinite(value)):
             raise InputError(f"{f.name} is {value!r}; it must be {' or '.join(words[k] for k in kinds)}")
 
 # %% ../nbs/00_core.ipynb #285e7a9e
@@ -92,7 +93,8 @@ def evaluating(model: nn.Module):
 # %% ../nbs/00_core.ipynb #00hooks2
 def has_hooks(module: nn.Module) -> bool:
     "Whether somebody looks on when this very module computes, forwards or backwards."
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks)
 
 # %% ../nbs/00_core.ipynb #4b65431e
 def count_params(model: nn.Module,
@@ -114,7 +116,8 @@ def show_images(images: Tensor,       # (B, C, H, W): uint8, or float between 0 
     if ax is None:
         extra = 0.25 if titles is not None else 0.0
         nrows = -(-len(images) // ncols)
-        _, ax = plt.subplots(nrows, ncols, figsize=(ncols * size, nrows * (size + extra)), squeeze=False, layout="constrained")
+        _, ax = plt.subplots(nrows, ncols, figsize=(ncols * size, nrows * (size + extra)), squeeze=False,
+                             layout="constrained")
     ax = np.asarray(ax)
     for a in ax.flat:
         a.axis("off")
@@ -155,7 +158,8 @@ def processor() -> str:
     "The processor's name and the number of cores this process may use."
     name, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        facts = dict(map(str.strip, line.split(":", 1)) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        facts = dict(map(str.strip, line.split(":", 1))
+                     for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
         name = facts.get("model name", name)
         if "cpu family" in facts:      # virtual machines call very different processors by one name
             name += f" (family {facts['cpu family']}, model {facts['model']})"
@@ -164,13 +168,16 @@ def processor() -> str:
 # %% ../nbs/00_core.ipynb #5fd4b11e
 @cache
 def code_version() -> str | None:
-    "The checkout's commit, with \"-dirty\" if the package differs from it; None outside a checkout. Found out once: files may change while a long run goes on with what it has loaded."
+    """The checkout's commit, with \"-dirty\" if the package differs from it; None outside a checkout.
+    Found out once: files may change while a long run goes on with what it has loaded."""
     checkout = package_folder().parent
     if not ((checkout/".git").exists() and shutil.which("git")):
         return None
-    git = lambda *words: subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+    git = lambda *words: subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True,
+                                        check=True).stdout.strip()
     try:
-        return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "--", package_folder().name))
+        return (git("rev-parse", "--short", "HEAD")
+                + "-dirty" * bool(git("status", "--porcelain", "--", package_folder().name)))
     except (OSError, subprocess.CalledProcessError):      # no commit yet, or a checkout of somebody else
         return None
 
@@ -183,7 +190,8 @@ def environment() -> dict:
 
 # %% ../nbs/00_core.ipynb #d5e503d3
 def write_whole(path, content: bytes):
-    "Write a file so that it is the old one or the new one, never half. Raises `InputError` if it cannot be written; the old one stays."
+    """Write a file so that it is the old one or the new one, never half.
+    Raises `InputError` if it cannot be written; the old one stays."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -195,8 +203,10 @@ def write_whole(path, content: bytes):
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)      # half a file would keep a full disk full
-        hint = " Free some space, then try again (a run: with --resume)" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        raise InputError(f"cannot write {path}: {error.strerror or error}; what was saved before is untouched.{hint}") from None
+        hint = (" Free some space, then try again (a run: with --resume)"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "")
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; what was saved before is untouched.{hint}") from None
 
 def write_json(path,         # file to write
                obj):         # anything `json` can write

@@ -24,68 +24,87 @@ HALF = r'''
 template <int d> struct Half {      // some images at a time
     const Call& s; const int T, D; const Weights &first, &second; Norm norm; Head<d> head;
     Pairs n, qkv, o, arrived, inner, g, room; std::vector<float> n_grad;
-    Half(const Call& s, int images, const float* norm, const Weights& first, const Weights& second) : s(s), T(s.T), D(s.h*d), first(first), second(second), norm{s.h*d, norm}, head(s) {
+    Half(const Call& s, int images, const float* norm, const Weights& first, const Weights& second)
+        : s(s), T(s.T), D(s.h*d), first(first), second(second), norm{s.h*d, norm}, head(s) {
         for (auto x : {&n, &o, &arrived, &inner}) x->resize(images*T*D/PER_WORD);
         for (auto x : {&qkv, &g}) x->resize(images*T*3*D/PER_WORD);
         n_grad.resize(images*T*D);
     }
-    template <class Do> void each_head(int images, Do work) {      // work(where its columns begin in (B, T, 3·D), and in (B, T, D))
+    // work(where its columns begin in (B, T, 3·D), and in (B, T, D))
+    template <class Do> void each_head(int images, Do work) {
         for (int u = 0; u < images; u++) for (int k = 0; k < s.h; k++) work(long(u)*T*3*D + k*d, long(u)*T*D + k*d);
     }
-    void forward(const float* x, Number* qkv_kept, Number* o_kept, float* to, const float* b, const float* bp, int images) {
-        const int rows = images*T; Number *wide = qkv_kept ? qkv_kept : (Number*)qkv.data(), *out = o_kept ? o_kept : (Number*)o.data();
+    void forward(const float* x, Number* qkv_kept, Number* o_kept, float* to, const float* b, const float* bp,
+                 int images) {
+        const int rows = images*T;
+        Number *wide = qkv_kept ? qkv_kept : (Number*)qkv.data(), *out = o_kept ? o_kept : (Number*)o.data();
         norm.forward(x, rows, n);
         times(n.data(), rows, first, [&](int r, int i, Floats z) { write(wide + r*3*D + i, z + get<Floats>(b + i)); });
         each_head(images, [&](long in, long at) { head.forward(wide + in, out + at); });
-        times((uint32_t*)out, rows, second, [&](int r, int i, Floats z) { put(to + r*D + i, get<Floats>(x + r*D + i) + z + get<Floats>(bp + i)); });
+        times((uint32_t*)out, rows, second,
+              [&](int r, int i, Floats z) { put(to + r*D + i, get<Floats>(x + r*D + i) + z + get<Floats>(bp + i)); });
     }
     void backward(const float* x, const Number* wide, const Number* o_kept, const float* grad, float* to,
-                  float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums, float* head_sums, int images) {
+                  float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums,
+                  float* head_sums, int images) {
         const int rows = images*T;
         enter(grad, rows, D, arrived, bp_sums);
         times(arrived.data(), rows, second, [&](int r, int i, Floats z) { write((Number*)inner.data() + r*D + i, z); });
-        each_head(images, [&](long in, long at) { head.backward(wide + in, (Number*)inner.data() + at, (Number*)g.data() + in, head_sums); });
-        for (int r = 0; r < rows; r++) for (int i = 0; i < 3*D; i += LANES) add(b_sums + i, read((Number*)g.data() + r*3*D + i));
+        each_head(images, [&](long in, long at) { head.backward(wide + in, (Number*)inner.data() + at,
+                                                                (Number*)g.data() + in, head_sums); });
+        for (int r = 0; r < rows; r++) for (int i = 0; i < 3*D; i += LANES)
+            add(b_sums + i, read((Number*)g.data() + r*3*D + i));
         times(g.data(), rows, first, [&](int r, int i, Floats z) { put(&n_grad[r*D + i], z); });
         norm.backward(x, rows, n_grad.data(), grad, to, norm_sums, n);
-        gather(wp_sums, arrived.data(), D, (const uint32_t*)o_kept, D, rows, room); gather(w_sums, g.data(), 3*D, n.data(), D, rows, room);
+        gather(wp_sums, arrived.data(), D, (const uint32_t*)o_kept, D, rows, room);
+        gather(w_sums, g.data(), 3*D, n.data(), D, rows, room);
     }
 };
 '''
 
 # %% ../nbs/08o_cpu_block.ipynb #08ocpu06
 CALLS = r'''
-static int images_of(int B, int T, int threads) { return std::max(1, std::min(192/T, (B + threads - 1)/threads)); }      // 192/T is a whole number, or 0
+// 192/T is a whole number, or 0
+static int images_of(int B, int T, int threads) { return std::max(1, std::min(192/T, (B + threads - 1)/threads)); }
 
-template <int d> void ahead(const Call& s, const float* x, Number* qkv, Number* o, float* to, const float* norm, const float* w, const float* b, const float* wp, const float* bp) {
+template <int d> void ahead(const Call& s, const float* x, Number* qkv, Number* o, float* to, const float* norm,
+                            const float* w, const float* b, const float* wp, const float* bp) {
     const int D = s.h*d, G = images_of(s.B, s.T, s.threads); const long each = long(s.T)*D;
     Weights first(w, 3*D, D, false), second(wp, D, D, false);
     share((s.B + G - 1)/G, s.threads, [&](int, long from, long until) {
         Half<d> half(s, G, norm, first, second);
         for (long m = from*G; m < std::min(until*G, long(s.B)); m += G)
-            half.forward(x + m*each, qkv ? qkv + 3*m*each : nullptr, o ? o + m*each : nullptr, to + m*each, b, bp, std::min(long(G), s.B - m));
+            half.forward(x + m*each, qkv ? qkv + 3*m*each : nullptr, o ? o + m*each : nullptr, to + m*each, b, bp,
+                         std::min(long(G), s.B - m));
     });
 }
-template <int d> void back(const Call& s, const float* x, const Number* qkv, const Number* o, const float* grad, float* to,
-                           float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums, float* head_sums, const float* norm, const float* w, const float* wp) {
+template <int d> void back(const Call& s, const float* x, const Number* qkv, const Number* o, const float* grad,
+                           float* to, float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums,
+                           float* head_sums, const float* norm, const float* w, const float* wp) {
     const int D = s.h*d, G = images_of(s.B, s.T, s.threads); const long each = long(s.T)*D;
     Weights first(w, 3*D, D, true), second(wp, D, D, true);
     share((s.B + G - 1)/G, s.threads, [&](long i, long from, long until) {      // share i has sums of its own
         Half<d> half(s, G, norm, first, second);
         for (long m = from*G; m < std::min(until*G, long(s.B)); m += G)
             half.backward(x + m*each, qkv + 3*m*each, o + m*each, grad + m*each, to + m*each,
-                          norm_sums + i*2*D, w_sums + i*3*D*D, b_sums + i*3*D, wp_sums + i*D*D, bp_sums + i*D, head_sums + i*4*d, std::min(long(G), s.B - m));
+                          norm_sums + i*2*D, w_sums + i*3*D*D, b_sums + i*3*D, wp_sums + i*D*D, bp_sums + i*D,
+                          head_sums + i*4*d, std::min(long(G), s.B - m));
     });
 }
-extern "C" void half_forward(const float* x, Number* qkv, Number* o, float* to, const float* norm, const float* w, const float* b, const float* wp, const float* bp,
-                             const float* norms, const float* cos, const float* sin, int B, int T, int h, int d, int prefix, int threads, float scale) {
+extern "C" void half_forward(const float* x, Number* qkv, Number* o, float* to, const float* norm, const float* w,
+                             const float* b, const float* wp, const float* bp, const float* norms, const float* cos,
+                             const float* sin, int B, int T, int h, int d, int prefix, int threads, float scale) {
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
     (d == 16 ? ahead<16> : d == 32 ? ahead<32> : ahead<64>)(s, x, qkv, o, to, norm, w, b, wp, bp);
 }
-extern "C" void half_backward(const float* x, const Number* qkv, const Number* o, const float* grad, float* to, float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums, float* head_sums,
-                              const float* norm, const float* w, const float* wp, const float* norms, const float* cos, const float* sin, int B, int T, int h, int d, int prefix, int threads, float scale) {
+extern "C" void half_backward(const float* x, const Number* qkv, const Number* o, const float* grad, float* to,
+                              float* norm_sums, float* w_sums, float* b_sums, float* wp_sums, float* bp_sums,
+                              float* head_sums, const float* norm, const float* w, const float* wp,
+                              const float* norms, const float* cos, const float* sin,
+                              int B, int T, int h, int d, int prefix, int threads, float scale) {
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
-    (d == 16 ? back<16> : d == 32 ? back<32> : back<64>)(s, x, qkv, o, grad, to, norm_sums, w_sums, b_sums, wp_sums, bp_sums, head_sums, norm, w, wp);
+    (d == 16 ? back<16> : d == 32 ? back<32> : back<64>)(s, x, qkv, o, grad, to, norm_sums, w_sums, b_sums, wp_sums,
+                                                         bp_sums, head_sums, norm, w, wp);
 }
 '''
 
@@ -93,7 +112,8 @@ extern "C" void half_backward(const float* x, const Number* qkv, const Number* o
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
     "Attention's half, with products of bfloat16 or float32. Raises `InputError` where it cannot be compiled."
-    return compiled(ARITHMETIC + PRODUCT + PACKING + HEAD + BACKWARD + SHARE + WEIGHTS + NORM + HALF + CALLS, flags_for(dtype))
+    return compiled(ARITHMETIC + PRODUCT + PACKING + HEAD + BACKWARD + SHARE + WEIGHTS + NORM + HALF + CALLS,
+                    flags_for(dtype))
 
 def sizes(x: Tensor, h: int, cos: Tensor | None, threads: int) -> tuple:
     "B, T, h, d, tokens before the patches, threads, and what scores are multiplied by."
@@ -101,19 +121,26 @@ def sizes(x: Tensor, h: int, cos: Tensor | None, threads: int) -> tuple:
     return B, T, h, D // h, 0 if cos is None else T - len(cos), threads, ctypes.c_float((D // h)**-0.5)
 
 def shapes(x, h, norm, w, b, wp, bp, norms, cos, sin, dtype, kept):      # what the operation answers, of the right size
-    return torch.empty_like(x), *(x.new_empty((*x.shape[:2], n * x.shape[2]) if kept else 0, dtype=dtype) for n in (3, 1))
+    return (torch.empty_like(x), *(x.new_empty((*x.shape[:2], n * x.shape[2]) if kept else 0, dtype=dtype)
+                                   for n in (3, 1)))
 
 def forward_now(x: Tensor, h: int, norm: Tensor, w: Tensor, b: Tensor, wp: Tensor, bp: Tensor,
-                norms: Tensor | None, cos: Tensor | None, sin: Tensor | None, dtype: torch.dtype, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
+                norms: Tensor | None, cos: Tensor | None, sin: Tensor | None, dtype: torch.dtype,
+                kept: bool) -> tuple[Tensor, Tensor, Tensor]:
     to, qkv, o = shapes(x, h, norm, w, b, wp, bp, norms, cos, sin, dtype, kept)
-    library(dtype).half_forward(*map(address, (x, qkv if kept else None, o if kept else None, to, norm, w, b, wp, bp, norms, cos, sin)), *sizes(x, h, cos, torch.get_num_threads()))
+    library(dtype).half_forward(*map(address,
+                                     (x, qkv if kept else None, o if kept else None, to, norm, w, b, wp, bp, norms, cos,
+                                      sin)), *sizes(x, h, cos, torch.get_num_threads()))
     return to, qkv, o
 
-def backward_now(grad: Tensor, x: Tensor, h: int, qkv: Tensor, o: Tensor, norm: Tensor, w: Tensor, b: Tensor, wp: Tensor, bp: Tensor,
-                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward_now(grad: Tensor, x: Tensor, h: int, qkv: Tensor, o: Tensor, norm: Tensor, w: Tensor, b: Tensor,
+                 wp: Tensor, bp: Tensor,
+                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor,
+                     Tensor, Tensor, Tensor]:
     threads, to, grad = torch.get_num_threads(), torch.empty_like(x), grad.contiguous()
     sums = sums_for(threads, norm, w, b, wp, bp, x.new_empty(4, x.shape[-1] // h))
-    library(qkv.dtype).half_backward(*map(address, (x, qkv, o, grad, to, *sums, norm, w, wp, norms, cos, sin)), *sizes(x, h, cos, threads))
+    library(qkv.dtype).half_backward(*map(address, (x, qkv, o, grad, to, *sums, norm, w, wp, norms, cos, sin)),
+                                     *sizes(x, h, cos, threads))
     return to, *added_up(sums)
 
 def keep(ctx, inputs, output):
@@ -134,12 +161,14 @@ def by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin):
     return x + F.linear(heads_by_torch(qkv, h, norms, cos, sin), wp, bp)
 
 def back_by_torch(grad, x, h, qkv, o, norm, w, b, wp, bp, norms, cos, sin):
-    return slopes(lambda x, norm, w, b, wp, bp, norms: by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin), (x, norm, w, b, wp, bp, norms), grad)
+    return slopes(lambda x, norm, w, b, wp, bp, norms: by_torch(x, h, norm, w, b, wp, bp, norms, cos, sin),
+                  (x, norm, w, b, wp, bp, norms), grad)
 
 def shapes_back(grad, x, h, qkv, o, norm, w, b, wp, bp, norms, cos, sin):
     return *map(torch.empty_like, (x, norm, w, b, wp, bp)), x.new_empty(4, x.shape[2] // h)
 
-half_now, half_op = operation("cpu_attention_half", forward_now, backward_now, keep, pass_back, back_by_torch, shapes, shapes_back)
+half_now, half_op = operation("cpu_attention_half", forward_now, backward_now, keep, pass_back, back_by_torch, shapes,
+                              shapes_back)
 
 # %% ../nbs/08o_cpu_block.ipynb #08ocpu08
 def cpu_attention_half(x: Tensor,                     # (B, T, D), fp32, on a CPU; D in steps of 64
@@ -154,17 +183,23 @@ def cpu_attention_half(x: Tensor,                     # (B, T, D), fp32, on a CP
                        sin: Tensor | None = None,     # (N, d/2)
                        dtype: torch.dtype = torch.bfloat16,      # of the numbers that are multiplied, or float32
                       ) -> Tensor:                    # (B, T, D), fp32
-    """x + attn(norm(x)), the first half of a block, in one piece of C++; products in 16 bits or 32, sums in 32 [ViT, eq. 2].
+    """x + attn(norm(x)), the first half of a block, in one piece of C++; products in 16 bits or 32,
+    sums in 32 [ViT, eq. 2].
 
-    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises `InputError` for what it is not made for, and without g++.
+    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises
+    `InputError` for what it is not made for, and without g++.
     """
     D, T = x.shape[-1], x.shape[1] if x.dim() == 3 else 0
     d, places = D // max(1, num_heads), 0 if cos is None else len(cos)
     more = {} if norms is None else {"norms": (norms, (4, d))}
     if cos is not None and sin is not None:
         more.update(cos=(cos, (places, d // 2)), sin=(sin, (places, d // 2)))
-    check_half(x, dtype, norm=(norm, (2, D)), qkv=(qkv, (3 * D, D)), qkv_bias=(qkv_bias, (3 * D,)), proj=(proj, (D, D)), proj_bias=(proj_bias, (D,)), **more)
+    check_half(x, dtype, norm=(norm, (2, D)), qkv=(qkv, (3 * D, D)), qkv_bias=(qkv_bias, (3 * D,)), proj=(proj, (D, D)),
+               proj_bias=(proj_bias, (D,)), **more)
     if d not in (16, 32, 64) or d * num_heads != D or (cos is None) != (sin is None) or places > T:
-        raise InputError(f"{num_heads} heads of {D} numbers, {T} tokens, {places} places: heads must have 16, 32 or 64 numbers, cosines come with sines, and not for more places than tokens")
-    x, *weights = (None if t is None else t.contiguous() for t in (x, norm, qkv, qkv_bias, proj, proj_bias, norms, cos, sin))
-    return (half_op if torch.compiler.is_compiling() else half_now)(x, num_heads, *weights, dtype, may_go_back(x, *weights))[0]
+        raise InputError(f"{num_heads} heads of {D} numbers, {T} tokens, {places} places: heads must have 16, 32 or 64 "
+                         "numbers, cosines come with sines, and not for more places than tokens")
+    x, *weights = (None if t is None else t.contiguous()
+                   for t in (x, norm, qkv, qkv_bias, proj, proj_bias, norms, cos, sin))
+    return (half_op if torch.compiler.is_compiling() else half_now)(x, num_heads, *weights, dtype,
+        may_go_back(x, *weights))[0]

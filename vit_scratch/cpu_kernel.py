@@ -19,13 +19,16 @@ from .operation import operation, slopes
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu22
 HEAD = r'''
-struct Call { int B, T, h, d, prefix, threads; float scale; const float *norms, *cos, *sin; };      // norms, and cos with sin, may be missing
+// norms, and cos with sin, may be missing
+struct Call { int B, T, h, d, prefix, threads; float scale; const float *norms, *cos, *sin; };
 
 template <int d> struct Head {      // one head of one image at a time, in room that is used again for the next
     const Call& s;
-    const int T, W, R, D;           // tokens, tokens in whole vectors, queries at a time, numbers of a token in the output
+    // tokens, tokens in whole vectors, queries at a time, numbers of a token in the output
+    const int T, W, R, D;
     Floats edge{};                  // is added to the last scores of a row: −∞ where there is no token
-    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows, g, g_rows, a, a_rows, s_rows;      // words
+    // words
+    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows, g, g_rows, a, a_rows, s_rows;
     std::vector<float> scores, a_grad, out, k_grad, v_grad, rate, cos, sin;
 
     Head(const Call& s) : s(s), T(s.T), W((T + LANES - 1)/LANES*LANES), R(std::min(96, (T + 1)/2*2)), D(s.h*d) {
@@ -37,9 +40,12 @@ template <int d> struct Head {      // one head of one image at a time, in room 
         for (auto x : {&scores, &a_grad}) x->resize(R*W);
         for (auto x : {&k_grad, &v_grad, &cos, &sin}) x->resize(T*d);
         out.resize(R*d); rate.resize(R);
-        for (int t = 0; s.cos && t < T; t++) for (int c = 0; c < d; c++) {      // for both numbers of a pair, and the sine with its sign
-            int at = (t - s.prefix)*(d/2) + c/2;                                // tokens before the patches are not turned
-            cos[t*d + c] = t < s.prefix ? 1 : s.cos[at]; sin[t*d + c] = t < s.prefix ? 0 : c % 2 ? s.sin[at] : -s.sin[at];
+        // for both numbers of a pair, and the sine with its sign
+        for (int t = 0; s.cos && t < T; t++) for (int c = 0; c < d; c++) {
+            // tokens before the patches are not turned
+            int at = (t - s.prefix)*(d/2) + c/2;
+            cos[t*d + c] = t < s.prefix ? 1 : s.cos[at];
+            sin[t*d + c] = t < s.prefix ? 0 : c % 2 ? s.sin[at] : -s.sin[at];
         }
     }
     INLINE float standardise(Floats* x) {      // to mean 0 and deviation 1; returns what it was multiplied by
@@ -51,11 +57,15 @@ template <int d> struct Head {      // one head of one image at a time, in room 
         EACH(i, d/LANES) x[i] *= stretch;
         return stretch;
     }
-    void prepare(const Number* x, int t, const float* norm, uint32_t* to) {      // a query or a key: normalised and turned
+    // a query or a key: normalised and turned
+    void prepare(const Number* x, int t, const float* norm, uint32_t* to) {
         Floats y[d/LANES];
         EACH(i, d/LANES) y[i] = read(x + LANES*i);
-        if (s.norms) { standardise(y); EACH(i, d/LANES) y[i] = y[i]*get<Floats>(norm + LANES*i) + get<Floats>(norm + d + LANES*i); }
-        if (s.cos) EACH(i, d/LANES) y[i] = y[i]*get<Floats>(&cos[t*d + LANES*i]) + shifted<1>(y[i])*get<Floats>(&sin[t*d + LANES*i]);
+        if (s.norms) {
+            standardise(y); EACH(i, d/LANES) y[i] = y[i]*get<Floats>(norm + LANES*i) + get<Floats>(norm + d + LANES*i);
+        }
+        if (s.cos) EACH(i, d/LANES)
+            y[i] = y[i]*get<Floats>(&cos[t*d + LANES*i]) + shifted<1>(y[i])*get<Floats>(&sin[t*d + LANES*i]);
         EACH(i, d/LANES) write((Number*)(to + t*d/PER_WORD) + LANES*i, y[i]);
     }
     void load(const Number* qkv) {
@@ -86,7 +96,8 @@ template <int d> struct Head {      // one head of one image at a time, in room 
             int rows = std::min(R, T - from);
             weigh(from, rows, [&](int at, Floats y) { write((Number*)a.data() + at, y); });
             product(rows, a.data(), W/PER_WORD, 1, v_rows.data(), d/LANES, d, words(T), out.data(), d);
-            for (int r = 0; r < rows; r++) EACH(i, d/LANES) write(to + long(from + r)*D + LANES*i, rate[r]*get<Floats>(&out[r*d + LANES*i]));
+            for (int r = 0; r < rows; r++) EACH(i, d/LANES)
+                write(to + long(from + r)*D + LANES*i, rate[r]*get<Floats>(&out[r*d + LANES*i]));
         }
     }
 '''
@@ -97,12 +108,15 @@ BACKWARD = r'''
     void unprepare(const float* grad, const Number* x, int t, const float* norm, float* sums, Number* to) {
         Floats y[d/LANES], e[d/LANES], sum{}, along{};
         EACH(i, d/LANES) e[i] = get<Floats>(grad + LANES*i);
-        if (s.cos) EACH(i, d/LANES) e[i] = e[i]*get<Floats>(&cos[t*d + LANES*i]) - shifted<1>(e[i])*get<Floats>(&sin[t*d + LANES*i]);      // turned back
+        // turned back
+        if (s.cos) EACH(i, d/LANES)
+            e[i] = e[i]*get<Floats>(&cos[t*d + LANES*i]) - shifted<1>(e[i])*get<Floats>(&sin[t*d + LANES*i]);
         if (s.norms) {
             EACH(i, d/LANES) y[i] = read(x + LANES*i);
             float stretch = standardise(y);
             EACH(i, d/LANES) {
-                put(sums + LANES*i, get<Floats>(sums + LANES*i) + e[i]*y[i]); put(sums + d + LANES*i, get<Floats>(sums + d + LANES*i) + e[i]);
+                put(sums + LANES*i, get<Floats>(sums + LANES*i) + e[i]*y[i]);
+                put(sums + d + LANES*i, get<Floats>(sums + d + LANES*i) + e[i]);
                 e[i] *= get<Floats>(norm + LANES*i); sum += e[i]; along += e[i]*y[i];
             }
             float mean = total(sum)/d, part = total(along)/d;
@@ -141,7 +155,8 @@ BACKWARD = r'''
             product(rows, a.data(), W/PER_WORD, 1, k_rows.data(), d/LANES, d, words(T), out.data(), d);
             product(T, s_rows.data(), 1, W, q_rows.data(), d/LANES, d, half, k_grad.data(), d, from > 0);
             product(T, a_rows.data(), 1, W, g_rows.data(), d/LANES, d, half, v_grad.data(), d, from > 0);
-            for (int r = 0; r < rows; r++) unprepare(&out[r*d], qkv + long(from + r)*3*D, from + r, s.norms, sums, to + long(from + r)*3*D);
+            for (int r = 0; r < rows; r++)
+                unprepare(&out[r*d], qkv + long(from + r)*3*D, from + r, s.norms, sums, to + long(from + r)*3*D);
         }
         for (int t = 0; t < T; t++, qkv += 3*D, to += 3*D) {
             unprepare(&k_grad[t*d], qkv + D, t, s.norms + 2*d, sums + 2*d, to + D);
@@ -153,7 +168,8 @@ BACKWARD = r'''
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu26
 CALLS = SHARE + r'''
-template <int d> void run(const Call& s, const Number* qkv, const Number* grad, Number* to, float* sums) {      // without a gradient: forward
+// without a gradient: forward
+template <int d> void run(const Call& s, const Number* qkv, const Number* grad, Number* to, float* sums) {
     share(long(s.B)*s.h, s.threads, [&](int i, long from, long until) {
         Head<d> head(s);
         for (long u = from; u < until; u++) {
@@ -162,7 +178,8 @@ template <int d> void run(const Call& s, const Number* qkv, const Number* grad, 
         }
     });
 }
-extern "C" void attention(const Number* qkv, const Number* grad, Number* to, float* sums, const float* norms, const float* cos, const float* sin,
+extern "C" void attention(const Number* qkv, const Number* grad, Number* to, float* sums, const float* norms,
+                          const float* cos, const float* sin,
                           int B, int T, int h, int d, int prefix, int threads, float scale) {
     Call s{B, T, h, d, prefix, threads, scale, norms, cos, sin};
     (d == 16 ? run<16> : d == 32 ? run<32> : run<64>)(s, qkv, grad, to, sums);
@@ -175,13 +192,16 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     "The kernel for bfloat16 or float32. Raises `InputError` where it cannot be compiled."
     return compiled(ARITHMETIC + PRODUCT + PACKING + HEAD + BACKWARD + CALLS, flags_for(dtype))
 
-def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None):
-    "Fills `to` with attention's output or, where there is a gradient of that, with the gradient of qkv; adds to `sums` (threads, 4, d) those of the norms."
+def call(qkv: Tensor, grad: Tensor | None, to: Tensor, sums: Tensor | None, h: int, norms: Tensor | None,
+         cos: Tensor | None, sin: Tensor | None):
+    """Fills `to` with attention's output or, where there is a gradient of that, with the gradient of qkv; adds to
+    `sums` (threads, 4, d) those of the norms."""
     B, T, d = len(qkv), qkv.shape[1], qkv.shape[2] // 3 // h
     qkv, grad = qkv.contiguous(), None if grad is None else grad.contiguous()
     norms, cos, sin = (None if t is None else t.float().contiguous() for t in (norms, cos, sin))
     prefix, threads = 0 if cos is None else T - len(cos), torch.get_num_threads() if sums is None else len(sums)
-    library(qkv.dtype).attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads, ctypes.c_float(d**-0.5))
+    library(qkv.dtype).attention(*map(address, (qkv, grad, to, sums, norms, cos, sin)), B, T, h, d, prefix, threads,
+                                 ctypes.c_float(d**-0.5))
 
 def shapes(qkv, h, norms, cos, sin):      # what the operation answers, of the right size
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
@@ -191,8 +211,10 @@ def forward_now(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, s
     call(qkv, None, out, None, h, norms, cos, sin)
     return out
 
-def backward_now(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
-    qkv_grad, sums = qkv.new_empty(qkv.shape), qkv.new_zeros(torch.get_num_threads(), 4, qkv.shape[2] // 3 // h, dtype=torch.float32)
+def backward_now(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None,
+                 sin: Tensor | None) -> tuple[Tensor, Tensor]:
+    qkv_grad, sums = qkv.new_empty(qkv.shape), qkv.new_zeros(torch.get_num_threads(), 4, qkv.shape[2] // 3 // h,
+        dtype=torch.float32)
     call(qkv, grad, qkv_grad, sums, h, norms, cos, sin)
     return qkv_grad, sums.sum(0)
 
@@ -206,16 +228,20 @@ def pass_back(ctx, way, grad):
     return qkv_grad, None, None if norms is None or norms_grad is None else norms_grad.to(norms.dtype), None, None
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu59
-def by_torch(qkv: Tensor, h: int, norms: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
-    "The same by torch's operations, in the numbers of qkv; queries and keys are normalised and turned in those of the norms and turns."
+def by_torch(qkv: Tensor, h: int, norms: Tensor | None = None, cos: Tensor | None = None,
+             sin: Tensor | None = None) -> Tensor:
+    """The same by torch's operations, in the numbers of qkv; queries and keys are normalised and turned in those of
+    the norms and turns."""
     q, k, v = (t.unflatten(-1, (h, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
     if norms is not None:
-        q, k = (F.layer_norm(t, t.shape[-1:], w.to(t.dtype), b.to(t.dtype), 1e-6) for t, w, b in ((q, *norms[:2]), (k, *norms[2:])))
+        q, k = (F.layer_norm(t, t.shape[-1:], w.to(t.dtype), b.to(t.dtype), 1e-6)
+                for t, w, b in ((q, *norms[:2]), (k, *norms[2:])))
     if cos is not None:
         before = q.shape[-2] - len(cos)
         def turn(t: Tensor) -> Tensor:
             a, b = t[..., before:, ::2], t[..., before:, 1::2]
-            return torch.cat([t[..., :before, :], torch.stack([a*cos - b*sin, a*sin + b*cos], dim=-1).flatten(-2)], dim=-2).to(v.dtype)
+            return torch.cat([t[..., :before, :], torch.stack([a*cos - b*sin, a*sin + b*cos], dim=-1).flatten(-2)],
+                             dim=-2).to(v.dtype)
         q, k = turn(q), turn(k)
     return ((q * q.shape[-1]**-0.5 @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
@@ -225,7 +251,8 @@ def back_by_torch(grad, qkv, h, norms, cos, sin):
 def shapes_back(grad, qkv, h, norms, cos, sin):
     return qkv.new_empty(qkv.shape), qkv.new_empty(4, qkv.shape[2] // 3 // h, dtype=torch.float32)
 
-attention_now, attention_op = operation("cpu_attention", forward_now, backward_now, keep, pass_back, back_by_torch, shapes, shapes_back)
+attention_now, attention_op = operation("cpu_attention", forward_now, backward_now, keep, pass_back, back_by_torch,
+                                        shapes, shapes_back)
 
 # %% ../nbs/08m_cpu_kernel.ipynb #08mcpu44
 def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16 or fp32, on a CPU: queries, keys and values of all heads, side by side
@@ -234,16 +261,23 @@ def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16 or fp32, o
                   cos: Tensor | None = None,     # (N, d/2) for the last N tokens, which are turned by these cosines
                   sin: Tensor | None = None,     # and these sines
                  ) -> Tensor:                    # (B, T, D)
-    """Attention in one piece of C++, norms and rotary positions included; in the manner of [FlashAttention], with all keys of a group of queries at once.
+    """Attention in one piece of C++, norms and rotary positions included; in the manner of [FlashAttention], with all
+    keys of a group of queries at once.
 
-    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises `InputError` for what it is not made for, and without g++.
+    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises
+    `InputError` for what it is not made for, and without g++.
     """
     T, d = qkv.shape[-2], qkv.shape[-1] // (3 * num_heads)
-    if qkv.dim() != 3 or qkv.device.type != "cpu" or qkv.dtype not in PER_WORD or d not in (16, 32, 64) or qkv.shape[-1] != 3 * num_heads * d:
-        raise InputError(f"qkv is {qkv.dtype} {tuple(qkv.shape)} on {qkv.device.type}, with {num_heads} heads; the kernel is for bfloat16 or float32 (B, T, 3·D) on a CPU, and heads of 16, 32 or 64 numbers")
+    if (qkv.dim() != 3 or qkv.device.type != "cpu" or qkv.dtype not in PER_WORD or d not in (16, 32, 64)
+        or qkv.shape[-1] != 3 * num_heads * d):
+        raise InputError(f"qkv is {qkv.dtype} {tuple(qkv.shape)} on {qkv.device.type}, with {num_heads} heads; the "
+                         "kernel is for bfloat16 or float32 (B, T, 3·D) on a CPU, and heads of 16, 32 or 64 numbers")
     places = None if cos is None else tuple(cos.shape)
-    if norms is not None and norms.shape != (4, d) or (cos is None) != (sin is None) or cos is not None and (places != sin.shape or places[1:] != (d // 2,) or places[0] > T):
-        raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin {None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) for at most {T} places, or left out")
+    if (norms is not None and norms.shape != (4, d) or (cos is None) != (sin is None) or cos is not None
+        and (places != sin.shape or places[1:] != (d // 2,) or places[0] > T)):
+        raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin "
+                         f"{None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) "
+                         f"for at most {T} places, or left out")
     if any(t is not None and t.device.type != "cpu" for t in (norms, cos, sin)):
         raise InputError("norms, cos and sin must be on the CPU, as qkv is")
     return (attention_op if torch.compiler.is_compiling() else attention_now)(qkv, num_heads, norms, cos, sin)

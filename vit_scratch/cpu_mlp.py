@@ -20,30 +20,38 @@ from .operation import operation, slopes
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu05
 WEIGHTS = r'''
 typedef std::vector<uint32_t> Pairs;          // numbers of 16 bits, two in a word, or of 32
-enum { STRIP = WIDE*LANES, ROWS = 24, TALL = 64 };      // columns, and rows of them, that are finished before the next ones are begun; rows of a gradient
+// columns, and rows of them, that are finished before the next ones are begun; rows of a gradient
+enum { STRIP = WIDE*LANES, ROWS = 24, TALL = 64 };
 
 // (rows, columns) → strips of so many columns, in each its pairs of rows one after the other
 static void pair_strips(const uint32_t* x, int rows, int columns, int wide, uint32_t* to) {
-    for (int at = 0; at < columns; at += wide, to += words(rows)*wide) row_pairs(x + at/PER_WORD, rows, wide, columns, to);
+    for (int at = 0; at < columns; at += wide, to += words(rows)*wide)
+        row_pairs(x + at/PER_WORD, rows, wide, columns, to);
 }
 struct Weights {      // a layer's, for x·wᵀ or, on the way back, for g·w
     int out, in; Pairs strips;
-    Weights(const float* w, int rows, int columns, bool back) : out(back ? columns : rows), in(back ? rows : columns), strips(long(rows)*columns/PER_WORD) {
+    Weights(const float* w, int rows, int columns, bool back)
+        : out(back ? columns : rows), in(back ? rows : columns), strips(long(rows)*columns/PER_WORD) {
         Pairs half(PER_WORD == 2 ? strips.size() : 0);
-        if (PER_WORD == 2) for (long i = 0; i < long(rows)*columns; i += LANES) write((Number*)half.data() + i, get<Floats>(w + i));
+        if (PER_WORD == 2) for (long i = 0; i < long(rows)*columns; i += LANES)
+            write((Number*)half.data() + i, get<Floats>(w + i));
         const uint32_t* from = PER_WORD == 2 ? half.data() : (const uint32_t*)w;
         if (back) pair_strips(from, rows, columns, STRIP, strips.data());
-        else for (long at = 0; at < rows; at += STRIP) transposed(from + at*columns/PER_WORD, STRIP, columns/PER_WORD, &strips[at*columns/PER_WORD], STRIP);
+        else for (long at = 0; at < rows; at += STRIP)
+            transposed(from + at*columns/PER_WORD, STRIP, columns/PER_WORD, &strips[at*columns/PER_WORD], STRIP);
     }
 };
-// `strip<WIDE>(rows, a, how far to a's next row, to its next pair, b, b's width, pairs, c, c's width, add)` makes STRIP columns of c = a·b.
+// `strip<WIDE>(rows, a, how far to a's next row, to its next pair, b, b's width, pairs, c, c's width, add)` makes STRIP
+// columns of c = a·b.
 // rows of x times the weights; `use` gets the sums, a vector at a time, while they are near
 template <class Use> void times(const uint32_t* x, int rows, const Weights& w, Use use) {
     float sums[ROWS*STRIP];
     for (int at = 0; at < w.out; at += STRIP) for (int from = 0; from < rows; from += ROWS) {
         int n = std::min(int(ROWS), rows - from);
-        strip<WIDE>(n, x + long(from)*w.in/PER_WORD, w.in/PER_WORD, 1, &w.strips[long(at)*w.in/PER_WORD], STRIP, w.in/PER_WORD, sums, STRIP, false);
-        for (int r = 0; r < n; r++) EACH(v, STRIP/LANES) use(from + r, at + LANES*v, get<Floats>(sums + r*STRIP + LANES*v));
+        strip<WIDE>(n, x + long(from)*w.in/PER_WORD, w.in/PER_WORD, 1, &w.strips[long(at)*w.in/PER_WORD], STRIP,
+                    w.in/PER_WORD, sums, STRIP, false);
+        for (int r = 0; r < n; r++) EACH(v, STRIP/LANES)
+            use(from + r, at + LANES*v, get<Floats>(sums + r*STRIP + LANES*v));
     }
 }
 // sums (out, in) += gᵀ·x, the gradient of the weights: a's strides are exchanged
@@ -51,13 +59,15 @@ static void gather(float* sums, const uint32_t* g, int out, const uint32_t* x, i
     long half = words(rows); room.resize(half*(out + in));
     uint32_t *gs = room.data(), *xs = gs + half*out;
     pair_strips(g, rows, out, TALL, gs); pair_strips(x, rows, in, STRIP, xs);
-    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += TALL) strip<WIDE>(TALL, gs + o*half, 1, TALL, xs + i*half, STRIP, half, sums + o*in + i, in, true);
+    for (long i = 0; i < in; i += STRIP) for (long o = 0; o < out; o += TALL)
+        strip<WIDE>(TALL, gs + o*half, 1, TALL, xs + i*half, STRIP, half, sums + o*in + i, in, true);
 }
 '''
 
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu07
 BELL = r'''
-INLINE void bell(Floats x, Floats& below, Floats& density) {      // of the normal distribution: the share below x, and the density [Abramowitz and Stegun, 26.2.17]
+// of the normal distribution: the share below x, and the density [Abramowitz and Stegun, 26.2.17]
+INLINE void bell(Floats x, Floats& below, Floats& density) {
     Floats t = 1.0f/(1.0f + 0.2316419f*(Floats)((Ints)x & 0x7fffffff));      // without its sign
     density = 0.39894228f*power_of_two(x*x*-0.72134752f);                    // e^(−x²/2)/√2π
     Floats tail = density*t*(0.319381530f + t*(-0.356563782f + t*(1.781477937f + t*(-1.821255978f + t*1.330274429f))));
@@ -81,10 +91,13 @@ struct Norm {      // LayerNorm of tokens of D numbers; `weights`: D weights, th
         rate = 1/std::sqrt(total(squares)/D + 1e-6f);
     }
     void forward(const float* x, int rows, Pairs& to) {
-        for (int r = 0; r < rows; r++, x += D) { look(x); for (int i = 0; i < D; i += LANES) write((Number*)to.data() + r*D + i, scaled(x, i)); }
+        for (int r = 0; r < rows; r++, x += D) {
+            look(x); for (int i = 0; i < D; i += LANES) write((Number*)to.data() + r*D + i, scaled(x, i));
+        }
     }
     // from the gradient of what it made to that of x, added to the one that came past; and what it made, `again`
-    void backward(const float* x, int rows, const float* grad, const float* past, float* to, float* sums, Pairs& again) {
+    void backward(const float* x, int rows, const float* grad, const float* past, float* to, float* sums,
+                  Pairs& again) {
         for (int r = 0; r < rows; r++, x += D, grad += D, past += D, to += D) {
             Floats sum{}, along{}; look(x);
             for (int i = 0; i < D; i += LANES) {
@@ -93,7 +106,9 @@ struct Norm {      // LayerNorm of tokens of D numbers; `weights`: D weights, th
                 add(sums + i, e*y); add(sums + D + i, e); sum += stretched; along += stretched*y;
             }
             float m = total(sum)/D, part = total(along)/D;
-            for (int i = 0; i < D; i += LANES) put(to + i, get<Floats>(past + i) + rate*(get<Floats>(grad + i)*get<Floats>(weights + i) - m - part*of(x, i)));
+            for (int i = 0; i < D; i += LANES)
+                put(to + i, get<Floats>(past + i)
+                    + rate*(get<Floats>(grad + i)*get<Floats>(weights + i) - m - part*of(x, i)));
         }
     }
 };
@@ -111,8 +126,10 @@ MLP = r'''
 struct Mlp {      // some tokens at a time, in room that is used again for the next
     int D, H; const float *norm, *b1, *b2; const Weights &first, &second;
     Pairs n, a, g, arrived, room; std::vector<float> n_grad;
-    Mlp(int D, int H, int piece, const float* norm, const float* b1, const float* b2, const Weights& first, const Weights& second)
-        : D(D), H(H), norm(norm), b1(b1), b2(b2), first(first), second(second), n(piece*D/PER_WORD), a(piece*H/PER_WORD), g(piece*H/PER_WORD), arrived(piece*D/PER_WORD), n_grad(piece*D) {}
+    Mlp(int D, int H, int piece, const float* norm, const float* b1, const float* b2, const Weights& first,
+        const Weights& second)
+        : D(D), H(H), norm(norm), b1(b1), b2(b2), first(first), second(second), n(piece*D/PER_WORD),
+          a(piece*H/PER_WORD), g(piece*H/PER_WORD), arrived(piece*D/PER_WORD), n_grad(piece*D) {}
 
     void forward(const float* x, Number* h, float* to, int rows) {      // keeps h, if there is a place for it
         Norm{D, norm}.forward(x, rows, n);
@@ -121,9 +138,11 @@ struct Mlp {      // some tokens at a time, in room that is used again for the n
             if (h) write(h + r*H + i, z);
             write((Number*)a.data() + r*H + i, z*below);
         });
-        times(a.data(), rows, second, [&](int r, int i, Floats z) { put(to + r*D + i, get<Floats>(x + r*D + i) + z + get<Floats>(b2 + i)); });
+        times(a.data(), rows, second,
+              [&](int r, int i, Floats z) { put(to + r*D + i, get<Floats>(x + r*D + i) + z + get<Floats>(b2 + i)); });
     }
-    void backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums, int rows) {
+    void backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums, float* w1_sums,
+                  float* b1_sums, float* w2_sums, float* b2_sums, int rows) {
         enter(grad, rows, D, arrived, b2_sums);
         times(arrived.data(), rows, second, [&](int r, int i, Floats d) {      // d: the gradient of a
             Floats below, density, z = read(h + r*H + i); bell(z, below, density);
@@ -132,25 +151,30 @@ struct Mlp {      // some tokens at a time, in room that is used again for the n
         });
         times(g.data(), rows, first, [&](int r, int i, Floats d) { put(&n_grad[r*D + i], d); });
         Norm{D, norm}.backward(x, rows, n_grad.data(), grad, to, norm_sums, n);
-        gather(w2_sums, arrived.data(), D, a.data(), H, rows, room); gather(w1_sums, g.data(), H, n.data(), D, rows, room);
+        gather(w2_sums, arrived.data(), D, a.data(), H, rows, room);
+        gather(w1_sums, g.data(), H, n.data(), D, rows, room);
     }
 };
 static int piece_of(long tokens, int threads) { return std::max(1L, std::min(192L, (tokens + threads - 1)/threads)); }
 
-extern "C" void mlp_forward(const float* x, Number* h, float* to, const float* norm, const float* w1, const float* b1, const float* w2, const float* b2, long M, int D, int H, int threads) {
+extern "C" void mlp_forward(const float* x, Number* h, float* to, const float* norm, const float* w1, const float* b1,
+                            const float* w2, const float* b2, long M, int D, int H, int threads) {
     Weights first(w1, H, D, false), second(w2, D, H, false); const int P = piece_of(M, threads);
     share((M + P - 1)/P, threads, [&](int, long from, long until) {
         Mlp mlp(D, H, P, norm, b1, b2, first, second);
-        for (long m = from*P; m < std::min(until*P, M); m += P) mlp.forward(x + m*D, h ? h + m*H : nullptr, to + m*D, std::min(long(P), M - m));
+        for (long m = from*P; m < std::min(until*P, M); m += P)
+            mlp.forward(x + m*D, h ? h + m*H : nullptr, to + m*D, std::min(long(P), M - m));
     });
 }
-extern "C" void mlp_backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums, float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums,
+extern "C" void mlp_backward(const float* x, const Number* h, const float* grad, float* to, float* norm_sums,
+                             float* w1_sums, float* b1_sums, float* w2_sums, float* b2_sums,
                              const float* norm, const float* w1, const float* w2, long M, int D, int H, int threads) {
     Weights first(w1, H, D, true), second(w2, D, H, true); const int P = piece_of(M, threads);
     share((M + P - 1)/P, threads, [&](long i, long from, long until) {      // share i has sums of its own
         Mlp mlp(D, H, P, norm, nullptr, nullptr, first, second);
         for (long m = from*P; m < std::min(until*P, M); m += P)
-            mlp.backward(x + m*D, h + m*H, grad + m*D, to + m*D, norm_sums + i*2*D, w1_sums + i*H*D, b1_sums + i*H, w2_sums + i*H*D, b2_sums + i*D, std::min(long(P), M - m));
+            mlp.backward(x + m*D, h + m*H, grad + m*D, to + m*D, norm_sums + i*2*D, w1_sums + i*H*D, b1_sums + i*H,
+                         w2_sums + i*H*D, b2_sums + i*D, std::min(long(P), M - m));
     });
 }
 '''
@@ -176,12 +200,15 @@ def added_up(sums: list[Tensor]) -> list[Tensor]:
 def shapes(x, norm, w1, b1, w2, b2, dtype, kept):      # what the operation answers, of the right size
     return torch.empty_like(x), x.new_empty((*x.shape[:-1], len(w1)) if kept else 0, dtype=dtype)
 
-def forward_now(x: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, dtype: torch.dtype, kept: bool) -> tuple[Tensor, Tensor]:
+def forward_now(x: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, dtype: torch.dtype,
+                kept: bool) -> tuple[Tensor, Tensor]:
     to, h = shapes(x, norm, w1, b1, w2, b2, dtype, kept)
-    library(dtype).mlp_forward(*map(address, (x, h if kept else None, to, norm, w1, b1, w2, b2)), *numbers(x, w1), torch.get_num_threads())
+    library(dtype).mlp_forward(*map(address, (x, h if kept else None, to, norm, w1, b1, w2, b2)), *numbers(x, w1),
+                               torch.get_num_threads())
     return to, h
 
-def backward_now(grad: Tensor, x: Tensor, h: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward_now(grad: Tensor, x: Tensor, h: Tensor, norm: Tensor, w1: Tensor, b1: Tensor, w2: Tensor,
+                 b2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     threads, to, grad = torch.get_num_threads(), torch.empty_like(x), grad.contiguous()
     sums = sums_for(threads, norm, w1, b1, w2, b2)
     library(h.dtype).mlp_backward(*map(address, (x, h, grad, to, *sums, norm, w1, w2)), *numbers(x, w1), threads)
@@ -204,20 +231,24 @@ def back_by_torch(grad, x, h, *weights):
 def shapes_back(grad, x, h, *weights):
     return torch.empty_like(x), *map(torch.empty_like, weights)
 
-mlp_now, mlp_op = operation("cpu_mlp_half", forward_now, backward_now, keep, pass_back, back_by_torch, shapes, shapes_back)
+mlp_now, mlp_op = operation("cpu_mlp_half", forward_now, backward_now, keep, pass_back, back_by_torch, shapes,
+                            shapes_back)
 
 # %% ../nbs/08n_cpu_mlp.ipynb #08ncpu34
 def check_half(x: Tensor,             # (B, T, D)
                dtype: torch.dtype,    # of the numbers that are multiplied
                **weights: tuple):     # name → (tensor, the shape that it must have)
     "Raises `InputError` for what the halves are not made for."
-    if x.dim() != 3 or 0 in x.shape or x.shape[-1] % 64 or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x, *(t for t, _ in weights.values()))):
-        raise InputError(f"x is {x.dtype} {tuple(x.shape)} on {x.device.type}; it must be (B, T, D), not empty, D in steps of 64, and with all weights float32 on a CPU")
+    if (x.dim() != 3 or 0 in x.shape or x.shape[-1] % 64
+        or any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x, *(t for t, _ in weights.values())))):
+        raise InputError(f"x is {x.dtype} {tuple(x.shape)} on {x.device.type}; it must be (B, T, D), not empty, D in "
+                         "steps of 64, and with all weights float32 on a CPU")
     if dtype not in PER_WORD:
         raise InputError(f"dtype is {dtype}; the products are those of bfloat16 or float32")
     wrong = {name: (tuple(t.shape), shape) for name, (t, shape) in weights.items() if t.shape != shape}
     if wrong:
-        raise InputError("; ".join(f"{name} is {is_now}, and must be {shape}" for name, (is_now, shape) in wrong.items()))
+        raise InputError("; ".join(f"{name} is {is_now}, and must be {shape}"
+                                   for name, (is_now, shape) in wrong.items()))
 
 def may_go_back(*tensors: Tensor | None) -> bool:
     "Whether autograd may ask for gradients of these, so that what they take has to be kept."
@@ -232,9 +263,11 @@ def cpu_mlp_half(x: Tensor,        # (B, T, D), fp32, on a CPU; D in steps of 64
                  b2: Tensor,       # (D,)
                  dtype: torch.dtype = torch.bfloat16,      # of the numbers that are multiplied, or float32
                 ) -> Tensor:       # (B, T, D), fp32
-    """x + fc2(gelu(fc1(norm(x)))), the second half of a block, in one piece of C++; products in 16 bits or 32, sums and what stands between in 32 [ViT, eq. 3].
+    """x + fc2(gelu(fc1(norm(x)))), the second half of a block, in one piece of C++; products in 16 bits or 32, sums
+    and what stands between in 32 [ViT, eq. 3].
 
-    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises `InputError` for what it is not made for, and without g++.
+    Derivatives of higher order go by torch's operations; there are none forwards, and none under `torch.func`. Raises
+    `InputError` for what it is not made for, and without g++.
     """
     D, H = x.shape[-1], len(w1)
     if H % 64:

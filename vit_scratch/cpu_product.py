@@ -28,7 +28,8 @@ ARITHMETIC = r'''
 #include <immintrin.h>
 #endif
 #define INLINE static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)      // unrolled, so that arrays of vectors become registers
+// unrolled, so that arrays of vectors become registers
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
 
 #ifndef PER_WORD
 #define PER_WORD 2       // numbers in a word of 32 bits: two of 16 bits, or one
@@ -42,7 +43,8 @@ ARITHMETIC = r'''
 #endif
 
 typedef float Floats __attribute__((vector_size(4*LANES)));         // numbers of 32 bits
-typedef uint32_t Words __attribute__((vector_size(4*LANES)));       // pairs of 16-bit numbers, or numbers of 16 bits in the lower halves
+// pairs of 16-bit numbers, or numbers of 16 bits in the lower halves
+typedef uint32_t Words __attribute__((vector_size(4*LANES)));
 typedef int32_t Ints __attribute__((vector_size(4*LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2*LANES)));
 
@@ -56,7 +58,8 @@ INLINE Words rounded(Floats x) {      // to 16 bits, the nearest; of two that ar
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 INLINE Floats widened(Words x) { return (Floats)(x << 16); }
-INLINE Words apart(const Number* p) { return __builtin_convertvector(get<Halves>(p), Words); }      // a word for each number
+// a word for each number
+INLINE Words apart(const Number* p) { return __builtin_convertvector(get<Halves>(p), Words); }
 INLINE void together(Number* p, Words x) { put(p, __builtin_convertvector(x, Halves)); }
 INLINE Words paired(Words first, Words second) { return first | second << 16; }
 #else      // a word is a number
@@ -99,15 +102,22 @@ template <int n> INLINE Floats shifted(Floats x) {      // lane i gets what lane
     Ints from; EACH(i, LANES) from[i] = i ^ n;
     return __builtin_shuffle(x, from);
 }
-template <int n = LANES/2> INLINE float total(Floats x) { x += shifted<n>(x); if constexpr (n > 1) return total<n/2>(x); else return x[0]; }
+template <int n = LANES/2> INLINE float total(Floats x) {
+    x += shifted<n>(x); if constexpr (n > 1) return total<n/2>(x); else return x[0];
+}
 INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-template <int n = LANES/2> INLINE float largest(Floats x) { x = larger(x, shifted<n>(x)); if constexpr (n > 1) return largest<n/2>(x); else return x[0]; }
+template <int n = LANES/2> INLINE float largest(Floats x) {
+    x = larger(x, shifted<n>(x)); if constexpr (n > 1) return largest<n/2>(x); else return x[0];
+}
 
-INLINE Floats power_of_two(Floats x) {      // 2^x for x ≤ 0: a polynomial for the fraction, the whole part into the exponent's bits
+// 2^x for x ≤ 0: a polynomial for the fraction, the whole part into the exponent's bits
+INLINE Floats power_of_two(Floats x) {
     Floats low = Floats{} - 126.0f;
     x = x < low ? low : x;      // in this order a nan stays one
-    Floats whole = (x + 12582912.0f) - 12582912.0f, f = x - whole, y = Floats{} + 0.000154035304f;      // numbers above 1.5 · 2^23 have no fraction
-    y = y*f + 0.00133335581f; y = y*f + 0.00961812911f; y = y*f + 0.0555041087f; y = y*f + 0.240226507f; y = y*f + 0.693147181f; y = y*f + 1.0f;
+    // numbers above 1.5 · 2^23 have no fraction
+    Floats whole = (x + 12582912.0f) - 12582912.0f, f = x - whole, y = Floats{} + 0.000154035304f;
+    y = y*f + 0.00133335581f; y = y*f + 0.00961812911f; y = y*f + 0.0555041087f; y = y*f + 0.240226507f;
+    y = y*f + 0.693147181f; y = y*f + 1.0f;
     return (Floats)((Ints)y + (__builtin_convertvector(whole, Ints) << 23));
 }
 '''
@@ -122,10 +132,12 @@ def flags_for(dtype: torch.dtype) -> list[str]:
     return [*FLAGS, f"-DPER_WORD={PER_WORD[dtype]}"]
 
 def make_library(source: str, flags: list[str], path: Path):
-    "Writes the library in one go: another process may look for it at the same time. Raises `InputError` for what g++ does not take."
+    """Writes the library in one go: another process may look for it at the same time.
+    Raises `InputError` for what g++ does not take."""
     handle, here = tempfile.mkstemp(dir=path.parent)
     os.close(handle)
-    made = subprocess.run(["g++", *flags, "-x", "c++", "-", "-o", here], input=source, capture_output=True, encoding="utf-8")
+    made = subprocess.run(["g++", *flags, "-x", "c++", "-", "-o", here], input=source, capture_output=True,
+                          encoding="utf-8")
     if made.returncode:
         os.unlink(here)
         why = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr[:150])
@@ -135,7 +147,8 @@ def make_library(source: str, flags: list[str], path: Path):
 def compiled(source: str,
              flags: list[str] = FLAGS,
             ) -> ctypes.CDLL:
-    "A library made of this C++ by g++, and kept in `~/.cache/vit_scratch` (or under `$XDG_CACHE_HOME`) for the next time. Raises `InputError` where there is no g++, or it finds an error."
+    """A library made of this C++ by g++, and kept in `~/.cache/vit_scratch` (or under `$XDG_CACHE_HOME`) for the next
+    time. Raises `InputError` where there is no g++, or it finds an error."""
     if (compiler := shutil.which("g++")) is None:
         raise InputError("there is no g++ here, which the kernel for a processor is compiled with")
     able = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []
@@ -148,7 +161,8 @@ def compiled(source: str,
             if (folder / name).exists():
                 return ctypes.CDLL(str(folder / name))
             tempfile.TemporaryFile(dir=folder).close()
-        except OSError:      # a home that cannot be written, or a file that cannot be loaded: made again, for this process alone
+        except OSError:
+            # a home that cannot be written, or a file that cannot be loaded: made again, for this process alone
             folder = Path(elsewhere)
         make_library(source, flags, folder / name)
         return ctypes.CDLL(str(folder / name))
@@ -156,7 +170,8 @@ def compiled(source: str,
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu45
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
-    "The arithmetic alone, to see whether g++ can. Raises `InputError` where it cannot or, for bfloat16, does not know the instruction for pairs."
+    """The arithmetic alone, to see whether g++ can.
+    Raises `InputError` where it cannot or, for bfloat16, does not know the instruction for pairs."""
     lib = compiled(ARITHMETIC, flags_for(dtype))
     if dtype == torch.bfloat16 and not lib.has_pairs():
         raise InputError("this g++ knows no instruction for pairs of bf16 numbers (AVX512-BF16) here; a newer one may")
@@ -176,7 +191,8 @@ PRODUCT = r'''
 #define IN_A_ROW _Pragma("GCC unroll 4")
 #endif
 template <int R, int C>      // R rows, C vectors of columns: R·C vectors of sums, which never leave the registers
-void tile(const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c, long across, bool add) {
+void tile(const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c, long across,
+          bool add) {
     Floats sum[R][C];
     EACH(r, R) EACH(v, C) sum[r][v] = add ? get<Floats>(c + r*across + LANES*v) : Floats{};
     IN_A_ROW for (int k = 0; k < pairs; k++) {
@@ -191,27 +207,37 @@ void tile(const uint32_t* a, long row, long step, const uint32_t* b, long width,
 }
 
 template <int C>
-void strip(int rows, const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c, long across, bool add) {
+void strip(int rows, const uint32_t* a, long row, long step, const uint32_t* b, long width, int pairs, float* c,
+           long across, bool add) {
     for (; rows >= 6; rows -= 6, a += 6*row, c += 6*across) tile<6, C>(a, row, step, b, width, pairs, c, across, add);
     if (rows & 4) { tile<4, C>(a, row, step, b, width, pairs, c, across, add); a += 4*row; c += 4*across; }
     if (rows & 2) { tile<2, C>(a, row, step, b, width, pairs, c, across, add); a += 2*row; c += 2*across; }
     if (rows & 1) tile<1, C>(a, row, step, b, width, pairs, c, across, add);
 }
 
-// c (rows, vectors) = a · b, or += where `add`. Pair k of a's row r is a[r*row + k*step]; b has a row of `width` pairs for each k.
-static void product(int rows, const uint32_t* a, long row, long step, const uint32_t* b, int vectors, long width, int pairs,
+// c (rows, vectors) = a · b, or += where `add`. Pair k of a's row r is a[r*row + k*step]; b has a row of `width` pairs
+// for each k.
+static void product(int rows, const uint32_t* a, long row, long step, const uint32_t* b, int vectors, long width,
+                    int pairs,
                     float* c, long across, bool add = false) {
-    for (; vectors >= WIDE; vectors -= WIDE, b += WIDE*LANES, c += WIDE*LANES) strip<WIDE>(rows, a, row, step, b, width, pairs, c, across, add);
-    if (WIDE > 2 && vectors & 2) { strip<2>(rows, a, row, step, b, width, pairs, c, across, add); b += 2*LANES; c += 2*LANES; }
+    for (; vectors >= WIDE; vectors -= WIDE, b += WIDE*LANES, c += WIDE*LANES)
+        strip<WIDE>(rows, a, row, step, b, width, pairs, c, across, add);
+    if (WIDE > 2 && vectors & 2) {
+        strip<2>(rows, a, row, step, b, width, pairs, c, across, add); b += 2*LANES; c += 2*LANES;
+    }
     if (vectors & 1) strip<1>(rows, a, row, step, b, width, pairs, c, across, add);
 }
 '''
 
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu19
 PACKING = r'''
-template <int n> INLINE void exchange(Words* x) {      // LANES × LANES: the upper right and lower left corners of each square of 2n × 2n change places; then those of the smaller squares
+// LANES × LANES: the upper right and lower left corners of each square of 2n × 2n change places; then those of the
+// smaller squares
+template <int n> INLINE void exchange(Words* x) {
     Ints low, high; EACH(i, LANES) { low[i] = i & n ? LANES + i - n : i; high[i] = i & n ? LANES + i : i + n; }
-    EACH(i, LANES) if (!(i & n)) { Words a = x[i], b = x[i + n]; x[i] = __builtin_shuffle(a, b, low); x[i + n] = __builtin_shuffle(a, b, high); }
+    EACH(i, LANES) if (!(i & n)) {
+        Words a = x[i], b = x[i + n]; x[i] = __builtin_shuffle(a, b, low); x[i + n] = __builtin_shuffle(a, b, high);
+    }
     if constexpr (n > 1) exchange<n/2>(x);
 }
 // (rows, columns) → (columns, width); there is room for rows and columns in whole vectors
@@ -223,7 +249,8 @@ static void transposed(const uint32_t* x, int rows, int columns, uint32_t* y, lo
         EACH(i, LANES) if (c + i < columns) put(y + (c + i)*width + r, square[i]);
     }
 }
-// d numbers of each row, which has `across` → (rows/2, d) pairs, one number above the other; or just these rows, where a word is a number
+// d numbers of each row, which has `across` → (rows/2, d) pairs, one number above the other; or just these rows, where
+// a word is a number
 static void row_pairs(const uint32_t* x, int rows, int d, long across, uint32_t* y) {
     const Number* from = (const Number*)x;
     for (int r = 0; r < rows; r += PER_WORD) for (int c = 0; c < d; c += LANES) {
@@ -236,11 +263,14 @@ static void row_pairs(const uint32_t* x, int rows, int d, long across, uint32_t*
 
 # %% ../nbs/08l_cpu_product.ipynb #08lcpu51
 SHARE = r'''
-template <class Part> void share(long pieces, int threads, Part part) {      // part(which, from, until), each in a thread of its own
+// part(which, from, until), each in a thread of its own
+template <class Part> void share(long pieces, int threads, Part part) {
     const long shares = std::max(1L, std::min(long(threads), pieces));
     auto work = [&](long i) { part(int(i), pieces*i/shares, pieces*(i + 1)/shares); };
     std::vector<std::thread> others;
-    for (long i = 1; i < shares; i++) try { others.emplace_back(work, i); } catch (const std::system_error&) { work(i); }      // a system may refuse more threads
+    // a system may refuse more threads
+    for (long i = 1; i < shares; i++)
+        try { others.emplace_back(work, i); } catch (const std::system_error&) { work(i); }
     work(0);
     for (auto& thread : others) thread.join();
 }

@@ -26,13 +26,15 @@ def load_cifar(name: str, root: str, val_fraction: float, seed: int) -> ImageDat
         parts = [kind(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot get {name} into {root}: {error}") from None
-    train, test = (Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts)
+    train, test = (Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+                   for p in parts)
     return finish(name, parts[0].classes, train, None, test, val_fraction, seed)
 
 # %% ../nbs/06e_load_data.ipynb #035c10e7
 def load_shapes(name: str, n: int, img_size: int) -> ImageData:
     "The built-in data set: n training images, and always the same 2000 for validation and 2000 for test."
-    train, val, test = (Split(*make_shapes(k, seed, img_size, hard=name == "shapes-hard")) for k, seed in ((n, 1), (2000, 2), (2000, 3)))
+    train, val, test = (Split(*make_shapes(k, seed, img_size, hard=name == "shapes-hard"))
+                        for k, seed in ((n, 1), (2000, 2), (2000, 3)))
     return ImageData(name, list(SHAPES), train, val, test, *colour_stats(train.images))
 
 # %% ../nbs/06e_load_data.ipynb #7606dd3e
@@ -55,13 +57,15 @@ def load_data(name: str = "shapes",        # one of `BUILT_IN`, or a folder of i
     source = dict(locals())
     if not name or name not in BUILT_IN and not Path(name).exists() and "/" not in name:
         raise InputError(f"unknown data set {name!r}: give {', '.join(BUILT_IN)}, or the path of a folder of images")
-    for setting, value, least in (("img_size", img_size, 1), ("n", n, 1), ("workers", workers, 0), ("memory_share", memory_share, 0)):
+    for setting, value, least in (("img_size", img_size, 1), ("n", n, 1), ("workers", workers, 0),
+                                  ("memory_share", memory_share, 0)):
         if value < least:
             raise InputError(f"{setting} is {value}; it must be at least {least}")
     if colours not in ("measured", "half"):
         raise InputError(f"colours is {colours!r}; it must be measured or half")
     if img_size != NATIVE_SIZE.get(name, img_size):
-        raise InputError(f"{name} has images of {NATIVE_SIZE[name]}×{NATIVE_SIZE[name]}, not {img_size}; img_size is for folders and shapes")
+        raise InputError(f"{name} has images of {NATIVE_SIZE[name]}×{NATIVE_SIZE[name]}, not {img_size}; img_size is "
+                         "for folders and shapes")
     if name in ("shapes", "shapes-hard"):
         data = load_shapes(name, n, img_size)
     elif name == "tiny-imagenet":

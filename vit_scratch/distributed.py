@@ -19,12 +19,14 @@ from .core import InputError, pick_device
 
 # %% ../nbs/09f_many_gpus.ipynb #e7eab45f
 def join(device: str = "auto") -> torch.device:
-    "Find the others, if `torchrun` started this process, and return this process's device. Raises `InputError` if they cannot be reached, or are more than the GPUs."
+    """Find the others, if `torchrun` started this process, and return this process's device.
+    Raises `InputError` if they cannot be reached, or are more than the GPUs."""
     chosen, together = pick_device(device), int(os.environ.get("WORLD_SIZE", 1))
     if chosen.type == "cuda" and together > 1:
         number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if number >= gpus:
-            raise InputError(f"process {number + 1} on this machine has no GPU, there are {gpus}; start as many processes as GPUs (torchrun --nproc-per-node {gpus}), or add --device cpu")
+            raise InputError(f"process {number + 1} on this machine has no GPU, there are {gpus}; start as many "
+                             f"processes as GPUs (torchrun --nproc-per-node {gpus}), or add --device cpu")
         chosen = torch.device("cuda", number)
         torch.cuda.set_device(chosen)
     if together > 1 and not dist.is_initialized():
@@ -37,7 +39,9 @@ def join(device: str = "auto") -> torch.device:
 def leave():
     "Say goodbye to the others, at the end of a program."
     if dist.is_initialized():
-        gc.collect()      # a cut model is a cycle of references that holds the connection; left to the interpreter's end, closing it aborts now and then
+        # a cut model is a cycle of references that holds the connection; left to the interpreter's end, closing it
+        # aborts now and then
+        gc.collect()
         dist.destroy_process_group()
 
 def rank() -> int:
@@ -78,17 +82,21 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     "The model itself, or wrapped so that backward averages the gradients."
     if world_size() == 1:
         return model
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True)    # gradients travel from where they lie
+    # gradients travel from where they lie
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None,
+                                   gradient_as_bucket_view=True)
 
 def same_values(tensors):
-    "Give all processes the first one's values: of the weights before a run, of buffers such as batch norm's statistics, of which each has seen other images, after an epoch."
+    """Give all processes the first one's values: of the weights before a run, of buffers such as batch norm's
+    statistics, of which each has seen other images, after an epoch."""
     if world_size() > 1:
         for x in tensors:
             dist.broadcast(x.detach(), 0)
 
 @contextmanager
 def first_alone():
-    "Let process 0 go through first, and the others after it: for downloads, which must happen once. Raises `InputError` in the others where process 0 has failed."
+    """Let process 0 go through first, and the others after it: for downloads, which must happen once.
+    Raises `InputError` in the others where process 0 has failed."""
     failure = from_first(None) if rank() > 0 else None      # waits
     if failure:
         raise InputError(f"process 0 has ended: {failure}")

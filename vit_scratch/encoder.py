@@ -66,7 +66,8 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     "One encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
-                 proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0,
+                 proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None,
+                 drop_path: float = 0.0,
                  mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True,
                  attn_layer: Callable = Attention):     # or one that knows about places
         super().__init__()
@@ -120,12 +121,17 @@ TORCH_NAMES = {"attn.qkv.weight": "self_attn.in_proj_weight", "attn.qkv.bias": "
 
 # %% ../nbs/04_encoder.ipynb #1719328d
 def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
-    "The same encoder as an `nn.TransformerEncoder`, weights and dropout rates carried over. Raises `InputError` for what torch's layer lacks."
+    """The same encoder as an `nn.TransformerEncoder`, weights and dropout rates carried over.
+    Raises `InputError` for what torch's layer lacks."""
     first = blocks[0]
     D, drop = first.norm1.normalized_shape[0], first.mlp.drop1.p
-    lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm), "LayerScale": isinstance(first.ls1, LayerScale), "positions inside attention": type(first.attn) is not Attention,
-             "drop path": any(b.drop_path1.drop_prob for b in blocks), "a missing qkv bias": first.attn.qkv.bias is None,
-             "second dropout rate": any(m.p != drop for m in blocks.modules() if isinstance(m, nn.Dropout))}.items() if there]
+    lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm),
+                                      "LayerScale": isinstance(first.ls1, LayerScale),
+                                      "positions inside attention": type(first.attn) is not Attention,
+             "drop path": any(b.drop_path1.drop_prob for b in blocks),
+             "a missing qkv bias": first.attn.qkv.bias is None,
+             "second dropout rate": any(m.p != drop for m in blocks.modules() if isinstance(m, nn.Dropout))}.items()
+             if there]
     if lacks:
         raise InputError(f"nn.TransformerEncoderLayer has no {', '.join(lacks)}")
     act = F.gelu if isinstance(first.mlp.act, nn.GELU) else F.relu
@@ -144,15 +150,21 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
 def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
     "The same encoder as our blocks, weights carried over. Raises `InputError` for what our blocks lack."
     first = encoder.layers[0]
-    act = "gelu" if first.activation is F.gelu or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu or isinstance(first.activation, nn.ReLU) else None
+    act = ("gelu" if first.activation is F.gelu
+           or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu
+           or isinstance(first.activation, nn.ReLU) else None)
     if act is None:
         raise InputError(f"the encoder's activation is {first.activation}; blocks have gelu or relu")
     if encoder.norm is not None:
-        raise InputError("the encoder has a norm behind its last layer, which our encoder leaves to the model; set encoder.norm to None and keep it there")
+        raise InputError("the encoder has a norm behind its last layer, which our encoder leaves to the model; set "
+                         "encoder.norm to None and keep it there")
     D, hidden, drop = first.linear1.in_features, first.linear1.out_features, first.dropout.p
-    if not first.self_attn.batch_first or first.linear1.bias is None or any(p != drop for p in (first.self_attn.dropout, first.dropout1.p, first.dropout2.p)):
+    if (not first.self_attn.batch_first or first.linear1.bias is None
+        or any(p != drop for p in (first.self_attn.dropout, first.dropout1.p, first.dropout2.p))):
         raise InputError("our blocks want batch_first=True, bias=True and one dropout rate")
-    blocks = Encoder(*(Block(D, first.self_attn.num_heads, (hidden + 0.5) / D, proj_drop=drop, attn_drop=drop, act=act, norm_first=first.norm_first)      # + 0.5: rounding must not take one
+    # + 0.5: rounding must not take one
+    blocks = Encoder(*(Block(D, first.self_attn.num_heads, (hidden + 0.5) / D, proj_drop=drop, attn_drop=drop, act=act,
+                             norm_first=first.norm_first)
                        for _ in encoder.layers))
     for block, layer in zip(blocks, encoder.layers):
         block.norm1.eps, block.norm2.eps = layer.norm1.eps, layer.norm2.eps      # torch's usual is another

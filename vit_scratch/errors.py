@@ -43,7 +43,8 @@ def as_text(name: str) -> str:
 
 def show_confusion(matrix: Tensor, classes: list[str], ax: Axes | None = None, figsize: tuple | None = None) -> Axes:
     "Shares of each true class in per cent, white to blue; numbers where they fit."
-    names, n, share = [as_text(name) for name in classes], len(classes), 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    names, n, share = [as_text(name) for name in classes], len(classes), 100 * matrix / matrix.sum(1,
+        keepdim=True).clamp(min=1)
     ax = ax or plt.subplots(figsize=figsize or (1.6 + 0.34*min(n, 30), 1.3 + 0.34*min(n, 30)), layout="constrained")[1]
     ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
     if n <= 20:
@@ -59,7 +60,8 @@ def show_confusion(matrix: Tensor, classes: list[str], ax: Axes | None = None, f
 def calibration(probs: Tensor,     # (n, num_classes), rows sum to 1
                 labels: Tensor,    # (n,)
                 bins: int = 15,
-               ) -> tuple[Tensor, Tensor, Tensor, float]:     # mean confidence, accuracy, images of each bin (bins,); ECE (0–1)
+               # mean confidence, accuracy, images of each bin (bins,); ECE (0–1)
+               ) -> tuple[Tensor, Tensor, Tensor, float]:
     "Confidence against accuracy, and their mean difference, the ECE [Calibration, eq. 3]."
     labels, (confidence, answers) = labels.cpu(), probs.cpu().max(-1)
     bin_ = (confidence * bins).ceil().long().clamp(1, bins) - 1          # (low, high]: 1.0 belongs to the last
@@ -69,7 +71,8 @@ def calibration(probs: Tensor,     # (n, num_classes), rows sum to 1
     return mean, right, count.long(), ((mean - right).abs() * count).sum().item() / len(labels)
 
 # %% ../nbs/11c_errors.ipynb #195ad110
-def show_calibration(probs: Tensor, labels: Tensor, bins: int = 15, ax: Axes | None = None, figsize: tuple = (3.6, 3.2)) -> Axes:
+def show_calibration(probs: Tensor, labels: Tensor, bins: int = 15, ax: Axes | None = None,
+                     figsize: tuple = (3.6, 3.2)) -> Axes:
     "Accuracy against confidence; on the diagonal a model means what it says. Larger dots stand for more images."
     mean, right, count, ece = calibration(probs, labels, bins)
     ax = ax or plt.subplots(figsize=figsize, layout="constrained")[1]
@@ -86,8 +89,10 @@ def worst_mistakes(probs: Tensor, labels: Tensor, n: int = 8) -> Tensor:      # 
     wrong = (answers != labels).nonzero().flatten()
     return wrong[confidence[wrong].argsort(descending=True)[:n]]
 
-def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor, n: int = 8, figsize: tuple | None = None) -> Figure:
-    "The worst mistakes: the image, true and answered class, and what spoke for the answer. Raises `InputError` if there is none."
+def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor, n: int = 8,
+                  figsize: tuple | None = None) -> Figure:
+    """The worst mistakes: the image, true and answered class, and what spoke for the answer.
+    Raises `InputError` if there is none."""
     worst = worst_mistakes(probs, split.labels, n)
     if not len(worst):
         raise InputError("not a single answer is wrong: there is no mistake to show")
@@ -97,10 +102,12 @@ def show_mistakes(model: nn.Module, split: Split, data: ImageData, probs: Tensor
         heat = explain(model, x, answers, "relevance")
     except InputError:                                # no attention, or none that can be looked into
         heat = explain(model, x, answers, "gradient")
-    fig, axes = plt.subplots(2, len(worst), figsize=figsize or (1.25*len(worst), 2.9), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(2, len(worst), figsize=figsize or (1.25*len(worst), 2.9), squeeze=False,
+                             layout="constrained")
     for (upper, lower), i, label, image, h in zip(axes.T, worst.tolist(), labels, images, heat):
         upper.imshow(image.permute(1, 2, 0)); lower.imshow(h, cmap="magma")
-        upper.set_title(f"{as_text(data.classes[label])}\ncalled {as_text(data.classes[probs[i].argmax()])}\n{probs[i].max():.0%}", fontsize=7)
+        upper.set_title(f"{as_text(data.classes[label])}\ncalled "
+                        f"{as_text(data.classes[probs[i].argmax()])}\n{probs[i].max():.0%}", fontsize=7)
     for a in axes.flat:
         a.axis("off")
     return fig
@@ -118,27 +125,40 @@ def as_table(head: list[str], rows: list) -> str:
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
     return "<table>" + line(head, "th") + "".join(line(r, "td") for r in rows) + "</table>"
 
-STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px; margin: 2em auto; padding: 0 1em }
-img { max-width: 100%; background: white } table { border-collapse: collapse } td, th { padding: 2px 12px 2px 0; text-align: left }"""
+STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px;
+       margin: 2em auto; padding: 0 1em }
+img { max-width: 100%; background: white } table { border-collapse: collapse }
+td, th { padding: 2px 12px 2px 0; text-align: left }"""
 
 def write_report(path,                  # the file to write
                  model: nn.Module, split, data: ImageData,      # split: `Split` or `FileSplit`
                  title: str = "",
                  amp: str = "off",
                 ) -> Path:
-    "One HTML page without links to elsewhere: accuracy per class, confusion, calibration, worst mistakes. Raises `InputError` if it cannot be written."
-    logits = torch.cat([predict_logits(model, images, data, amp=amp) for images, _ in batches(split, 512)])      # in parts: the split may be larger than memory
+    """One HTML page without links to elsewhere: accuracy per class, confusion, calibration, worst mistakes.
+    Raises `InputError` if it cannot be written."""
+    # in parts: the split may be larger than memory
+    logits = torch.cat([predict_logits(model, images, data, amp=amp) for images, _ in batches(split, 512)])
     probs, labels = logits.softmax(-1), split.labels.cpu()
     matrix = confusion(probs.argmax(-1), labels, data.num_classes)
     right, n, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    per_class = [(c, int(k), f"{r/k:.1%}" if k else "–", f"{r/a:.1%}" if a else "–") for c, r, k, a in zip(data.classes, right.tolist(), n.tolist(), answered.tolist())]
+    per_class = [(c, int(k), f"{r/k:.1%}" if k else "–", f"{r/a:.1%}" if a else "–")
+                 for c, r, k, a in zip(data.classes, right.tolist(), n.tolist(), answered.tolist())]
     pairs = [(t, a, k, f"{share:.1%}") for t, a, k, share in confused_pairs(matrix, data.classes)]
     ece = calibration(probs, labels)[-1]
-    mistakes = as_img(show_mistakes(model, split, data, probs), "The worst mistakes with maps") if (right.sum() < len(labels)) else "<p>None.</p>"
-    body = [f"<h1>{html.escape(title or data.name)}</h1>", f"<p>{len(labels):,} images, {right.sum().item()/len(labels):.2%} right; expected calibration error {ece:.1%}.</p>",
-            "<h2>Classes</h2>", as_table(["class", "images", "found (recall)", "right when answered (precision)"], per_class),
-            "<h2>Most confused</h2>", as_table(["true", "called", "times", "share of the class"], pairs), as_img(show_confusion(matrix, data.classes).figure, "Confusion matrix"),
-            "<h2>Confidence</h2>", as_img(show_calibration(probs, labels).figure, "Accuracy against confidence"), "<h2>Surest mistakes</h2>", mistakes]
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title or data.name)}</title><style>{STYLE}</style><body>{"".join(body)}</body></html>'
+    mistakes = (as_img(show_mistakes(model, split, data, probs), "The worst mistakes with maps")
+                if (right.sum() < len(labels)) else "<p>None.</p>")
+    body = [f"<h1>{html.escape(title or data.name)}</h1>",
+            f"<p>{len(labels):,} images, {right.sum().item()/len(labels):.2%} right; expected calibration error "
+            f"{ece:.1%}.</p>",
+            "<h2>Classes</h2>", as_table(["class", "images", "found (recall)", "right when answered (precision)"],
+                                         per_class),
+            "<h2>Most confused</h2>", as_table(["true", "called", "times", "share of the class"], pairs),
+            as_img(show_confusion(matrix, data.classes).figure, "Confusion matrix"),
+            "<h2>Confidence</h2>", as_img(show_calibration(probs, labels).figure, "Accuracy against confidence"),
+            "<h2>Surest mistakes</h2>", mistakes]
+    page = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width"><title>{html.escape(title or data.name)}</title>'
+            f'<style>{STYLE}</style><body>{"".join(body)}</body></html>')
     write_whole(path, page.encode())
     return Path(path)

@@ -24,7 +24,8 @@ def predict_logits(model: nn.Module,
                    batch_size: int = 512,
                    amp: str = "off",
                   ) -> Tensor:            # (n, num_classes) float, on the CPU
-    "The model's answers in evaluation mode, without augmentation; the model's mode is restored. On a CPU, `keep_memory` stays on for the process."
+    """The model's answers in evaluation mode, without augmentation; the model's mode is restored.
+    On a CPU, `keep_memory` stays on for the process."""
     parts, device = [], next(model.parameters()).device
     if device.type == "cpu":
         keep_memory()      # gets it back from the system for every part otherwise
@@ -41,7 +42,8 @@ def tally(model: nn.Module, split, data: ImageData, batch_size: int = 512, amp: 
     sums = torch.zeros(3, data.num_classes, dtype=torch.float64)
     for images, labels in batches(split, batch_size):
         logits, labels = predict_logits(model, images, data, batch_size, amp), labels.cpu()
-        each = torch.stack([F.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels, torch.ones(len(labels))])
+        each = torch.stack([F.cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels,
+                            torch.ones(len(labels))])
         sums.index_add_(1, labels, each.double())
     return sums
 
@@ -50,13 +52,16 @@ def evaluate(model: nn.Module,
              data: ImageData,     # classes, mean and deviation
              batch_size: int = 512,
              amp: str = "off",
-            ) -> dict:            # loss (nats), accuracy (0–1), per_class (list of accuracies; None where a class has no image)
+            # loss (nats), accuracy (0–1), per_class (list of accuracies; None where a class has no image)
+            ) -> dict:
     "Loss and accuracy over a split; processes that train together share the work."
     mine = split[my_rows(len(split))] if world_size() > 1 else split
     sums = tally(model, mine, data, batch_size, amp)
-    most, own = (-(-rows // batch_size) for rows in (-(-len(split) // world_size()), len(mine)))    # batches of the largest share, and of this one
+    # batches of the largest share, and of this one
+    most, own = (-(-rows // batch_size) for rows in (-(-len(split) // world_size()), len(mine)))
     for _ in range(most - own):
-        tally(model, split[:1], data, batch_size, amp)      # not counted: a model cut into shards answers only while all processes ask
+        # not counted: a model cut into shards answers only while all processes ask
+        tally(model, split[:1], data, batch_size, amp)
     loss, right, n = average(sums) * world_size()
     per_class = [(r / k).item() if k else None for r, k in zip(right, n)]
     return {"loss": (loss.sum() / n.sum()).item(), "accuracy": (right.sum() / n.sum()).item(), "per_class": per_class}

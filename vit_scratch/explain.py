@@ -29,8 +29,10 @@ def rollout(maps: Tensor,     # attention (L, B, h, T, T)
     return through
 
 # %% ../nbs/11_explain.ipynb #6076c735
-def accumulate(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:     # (B, h, T, T) each, one a layer → (L, B, T, T)
-    "Attention times its gradient, where positive, averaged over heads and followed through the layers [Relevance, eq. 5–6]."
+# (B, h, T, T) each, one a layer → (L, B, T, T)
+def accumulate(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Attention times its gradient, where positive, averaged over heads and followed through the layers [Relevance, eq.
+    5–6]."""
     through = [torch.eye(weights[0].shape[-1]).to(weights[0]).expand(len(weights[0]), -1, -1)]
     for w, g in zip(weights, gradients):
         through.append(through[-1] + (w * g).clamp(min=0).mean(1) @ through[-1])
@@ -39,7 +41,8 @@ def accumulate(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:     # 
 # %% ../nbs/11_explain.ipynb #f78867d9
 @contextmanager
 def attention_in_graph(model: nn.Module):
-    "While open, attention layers compute their weights (B, h, T, T) in the open, where gradients reach them, and append them to the list this yields. For evaluation mode."
+    """While open, attention layers compute their weights (B, h, T, T) in the open, where gradients reach them, and
+    append them to the list this yields. For evaluation mode."""
     seen = []
     def openly(attn, args, kwargs, output):
         weights, again = look_again(attn, args, kwargs, output)
@@ -58,7 +61,8 @@ def class_score(logits: Tensor, target: Tensor) -> Tensor:      # (B, num_classe
 
 # %% ../nbs/11_explain.ipynb #295efa11
 def relevance(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:     # (B, C, H, W), (B,) → (L, B, T, T)
-    "Attention times its gradient, where positive, accumulated through each layer [Relevance, eq. 5–6]; the last is the result."
+    """Attention times its gradient, where positive, accumulated through each layer [Relevance, eq.
+    5–6]; the last is the result."""
     with evaluating(model), torch.enable_grad(), attention_in_graph(model) as seen:
         score = class_score(model(x.detach().requires_grad_()), target)      # so that frozen weights do no harm
     return accumulate([w.detach() for w in seen], torch.autograd.grad(score, seen))
@@ -96,7 +100,8 @@ def smoothgrad(model: nn.Module, x: Tensor, target: Tensor,
     "`input_gradient` averaged over noisy copies [SmoothGrad, §3]."
     g = torch.Generator().manual_seed(seed)
     spread = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
-    copies = (x + spread * torch.randn(x.shape[1:], generator=g).to(x) for _ in range(n))     # the same noise for each image
+    # the same noise for each image
+    copies = (x + spread * torch.randn(x.shape[1:], generator=g).to(x) for _ in range(n))
     return sum(input_gradient(model, copy, target) for copy in copies) / n
 
 # %% ../nbs/11_explain.ipynb #1d89dc5b
@@ -112,7 +117,8 @@ def occlusion(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:    # → (
         for r in range(rows):
             for c in range(columns):
                 covered = x.clone()
-                covered[..., r*height:(r + 1)*height, c*width:(c + 1)*width] = 0      # 0 is the mean, after normalisation
+                # 0 is the mean, after normalisation
+                covered[..., r*height:(r + 1)*height, c*width:(c + 1)*width] = 0
                 lost[:, r, c] = before - probability(covered)
     return lost
 
@@ -136,14 +142,16 @@ METHODS = {
     "smoothgrad": lambda model, x, target: smoothgrad(model, x, target).abs().amax(1),
     "occlusion": occlusion,
     "centre": centre,
-    "random": lambda model, x, target: torch.rand(len(x), *patch_grid(model, x), generator=torch.Generator().manual_seed(0)),
+    "random": lambda model, x, target: torch.rand(len(x), *patch_grid(model, x),
+                                                  generator=torch.Generator().manual_seed(0)),
 }
 
 def explain(model: nn.Module,                # ours, timm's or torchvision's
             x: Tensor,                       # images as the model reads them (B, C, H, W)
             target: Tensor | int | None = None,    # the class to explain, for each image or for all; left out: the model's answer
             method: str = "relevance",       # a key of `METHODS`
-           ) -> Tensor:                      # (B, H, W) on the CPU: how much each pixel counts, on the method's own scale
+           # (B, H, W) on the CPU: how much each pixel counts, on the method's own scale
+           ) -> Tensor:
     "Which pixels speak for a class. Raises `InputError` for an unknown method or a class that does not exist."
     if method not in METHODS:
         raise InputError(f"no method {method!r}; there are {', '.join(METHODS)}")
@@ -159,7 +167,8 @@ def explain(model: nn.Module,                # ours, timm's or torchvision's
             raise InputError(f"target {target.tolist()} is not among the classes 0 to {logits.shape[1] - 1}")
         with torch.enable_grad():
             heat = METHODS[method](model, x.detach().requires_grad_(), target).detach().float().cpu()
-    return heat if heat.shape[1:] == x.shape[2:] else F.interpolate(heat[:, None], x.shape[2:], mode="nearest-exact")[:, 0]
+    return (heat if heat.shape[1:] == x.shape[2:]
+            else F.interpolate(heat[:, None], x.shape[2:], mode="nearest-exact")[:, 0])
 
 # %% ../nbs/11_explain.ipynb #757a2857
 def show_explanations(model: nn.Module, x: Tensor,
@@ -169,7 +178,8 @@ def show_explanations(model: nn.Module, x: Tensor,
                      ) -> Figure:
     "A row for each image, a column for each method; each map on its own scale, dark to bright."
     methods = list(METHODS) if methods is None else methods
-    fig, axes = plt.subplots(len(x), len(methods) + 1, figsize=figsize or (1.05*len(methods) + 1.05, 1.12*len(x) + 0.25), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(len(x), len(methods) + 1, figsize=figsize
+                             or (1.05*len(methods) + 1.05, 1.12*len(x) + 0.25), squeeze=False, layout="constrained")
     for a, picture in zip(axes[:, 0], pictures):
         a.imshow(picture.permute(1, 2, 0).cpu())
     for j, method in enumerate(methods, 1):

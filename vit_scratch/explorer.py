@@ -35,7 +35,8 @@ def parts(model: nn.Module, x: Tensor, target: Tensor, layers: list[int]) -> dic
     "A model's attention, rollout and relevance, through each of the layers, for the page."
     maps = attention_maps(model, x)[:, 0]                                            # (L, h, T, T)
     flow = torch.stack([rollout(maps[:layer + 1, None]) for layer in layers])        # (L, 1, T, T)
-    added = relevance(model, x, target).cpu() - torch.eye(maps.shape[-1])            # without what each token is to itself
+    # without what each token is to itself
+    added = relevance(model, x, target).cpu() - torch.eye(maps.shape[-1])
     return {"raw": part(maps[layers]), "rollout": part(flow), "relevance": part(added[layers].clamp(min=0))}
 
 def check_choices(layers: list[int], depth: int, target: int, classes: list[str], num_classes: int):
@@ -54,7 +55,8 @@ def as_png(picture: Tensor) -> str:     # (C, H, W) uint8
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/12_explorer.ipynb #2303cf22
-UNTRUSTED = "Here belongs an interactive page, which is shown in trusted notebooks only: choose Trust Notebook, or run this cell."
+UNTRUSTED = ("Here belongs an interactive page, which is shown in trusted notebooks only: choose Trust Notebook, or "
+             "run this cell.")
 
 class Explorer:
     "An interactive page: shows itself in a notebook, `save` writes it to a file."
@@ -66,7 +68,8 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         # what stands inside the tags is seen only where they are not allowed
-        return f'<iframe srcdoc="{html.escape(self.page)}" style="width:100%; height:660px; border:0" title="Attention explorer">{UNTRUSTED}</iframe>'
+        return (f'<iframe srcdoc="{html.escape(self.page)}" style="width:100%; height:660px; border:0" '
+                f'title="Attention explorer">{UNTRUSTED}</iframe>')
 
     def save(self, path) -> Path:
         "Write the page. Raises `InputError` if it cannot be written."
@@ -82,7 +85,8 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
             target: int | None = None,         # the class that relevance explains; left out: the answer
             layers: list[int] | None = None,   # which, from 0; left out: all, or as many of the last as make a page
            ) -> Explorer:
-    "A page in which every layer, head and patch can be asked where it looks, beside an untrained model. Raises `InputError` for several images, a class or layer that does not exist, or more than a page can hold."
+    """A page in which every layer, head and patch can be asked where it looks, beside an untrained model.
+    Raises `InputError` for several images, a class or layer that does not exist, or more than a page can hold."""
     x = (img[None] if img.ndim == 3 else img).to(next(model.parameters()).device)
     if len(x) != 1:
         raise InputError(f"the explorer shows one image, got {len(x)}")
@@ -97,15 +101,20 @@ def explore(model: nn.Module,                  # ours, timm's or torchvision's
         layers = list(range(shape[0]))[-max(1, LARGEST // of_one):] if layers is None else layers
         check_choices(layers, shape[0], target, names, len(p))
         if (size := len(layers) * of_one) > LARGEST:
-            raise InputError(f"{len(layers)} layer{'s' * (len(layers) > 1)} of {shape[2]} heads and {shape[-1]} tokens make a page of {size/1e6:.0f} MB, and {LARGEST/1e6:.0f} MB are the most" + f"; choose fewer layers, such as layers=[{shape[0] - 1}]" * (len(layers) > 1))
-        models = [{"name": name, **parts(m, x, wanted, layers)} for name, m in (("trained", model), ("untrained", twin))]
+            raise InputError(f"{len(layers)} layer{'s' * (len(layers) > 1)} of {shape[2]} heads and {shape[-1]} tokens "
+                             f"make a page of {size/1e6:.0f} MB, and {LARGEST/1e6:.0f} MB are the most"
+                             + f"; choose fewer layers, such as layers=[{shape[0] - 1}]" * (len(layers) > 1))
+        models = [{"name": name, **parts(m, x, wanted, layers)}
+                  for name, m in (("trained", model), ("untrained", twin))]
     if picture is not None and (picture.dtype != torch.uint8 or picture.ndim != 3):
         raise InputError(f"the picture is {picture.dtype} of shape {tuple(picture.shape)}; it must be uint8, (3, H, W)")
     if picture is None:
         picture = ((x[0] - x.amin()) / (x.amax() - x.amin()).clamp(min=1e-6) * 255).to(torch.uint8)
     grid = patch_grid(model, x)
-    content = {"grid": grid, "size": list(x.shape[2:]), "tokens": shape[-1], "heads": shape[2], "layers": [layer + 1 for layer in layers], "models": models,
-               "query": default_query(model), "class_token": has_class_token(model), "target": names[target], "image": as_png(picture),
+    content = {"grid": grid, "size": list(x.shape[2:]), "tokens": shape[-1], "heads": shape[2],
+               "layers": [layer + 1 for layer in layers], "models": models,
+               "query": default_query(model), "class_token": has_class_token(model), "target": names[target],
+               "image": as_png(picture),
                "answer": [(names[i], p[i].item(), before[i].item()) for i in p.argsort(descending=True)[:5].tolist()]}
     template = (package_folder() / "static" / "explorer.html").read_text(encoding="utf-8")
     return Explorer(template.replace("/*DATA*/null", json.dumps(content).replace("<", "\\u003c")))

@@ -26,7 +26,8 @@ def saved_sizes(model: nn.Module,
                 images: Tensor,      # (B, C, H, W) float
                 amp: str = "off",
                ) -> list[int]:       # in bytes
-    "The tensors that a forward pass keeps for the backward pass; parameters are not counted, and two views of one tensor once."
+    """The tensors that a forward pass keeps for the backward pass; parameters are not counted, and two views of one
+    tensor once."""
     kept, own = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}
     def note(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
@@ -42,11 +43,13 @@ def saved_bytes(model: nn.Module, images: Tensor, amp: str = "off") -> int:
     return sum(saved_sizes(model, images, amp))
 
 # %% ../nbs/08h_fast.ipynb #c8b31066
-PART_BYTES = 256_000_000     # what a part of a batch may keep for its backward pass on a CPU; measured in the chapter on speed
+# what a part of a batch may keep for its backward pass on a CPU; measured in the chapter on speed
+PART_BYTES = 256_000_000
 TENSOR_BYTES = 32 * 2**20    # what a single tensor may have: the largest that `keep_memory` can keep
 
 def kept_for_each(model: nn.Module, images: Tensor, amp: str) -> list[float]:      # in bytes
-    "By how much each kept tensor grows with every image; 16-bit copies of weights do not. Found with a few images and half of them, of which both must go the same way: some kernels are not for a few."
+    """By how much each kept tensor grows with every image; 16-bit copies of weights do not.
+    Found with a few images and half of them, of which both must go the same way: some kernels are not for a few."""
     n = min(len(images), max(4, 2**14 // (images.shape[-2] * images.shape[-1])))      # 16 of 32×32 pixels
     with torch.random.fork_rng(devices=[]):      # dropout must not notice
         while True:
@@ -62,35 +65,46 @@ def part_size(model: nn.Module,
               amp: str = "off",
               workers: int = 1,    # threads that take parts side by side
              ) -> int:             # from 1 to B
-    "How many images go through at a time. On a CPU so many that a part keeps at most `PART_BYTES`, in equal parts where the batch divides, and as many for each worker; elsewhere, or where a layer looks at the whole batch, all of them."
+    """How many images go through at a time. On a CPU so many that a part keeps at most `PART_BYTES`, in equal parts
+    where the batch divides, and as many for each worker; elsewhere, or where a layer looks at the whole batch, all of
+    them."""
     batch = len(images)
-    if images.device.type != "cpu" or batch < 4 or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if (images.device.type != "cpu" or batch < 4
+        or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())):
         return batch
-    growth = [batch * each for each in kept_for_each(model, images, amp)]                     # each tensor for the whole batch
+    # each tensor for the whole batch
+    growth = [batch * each for each in kept_for_each(model, images, amp)]
     kept, largest = sum(growth), max(growth, default=0)
     wanted = min(batch, max(1, math.ceil(kept / PART_BYTES), math.ceil(largest / TENSOR_BYTES)))
-    step = workers if kept >= workers * PART_BYTES / 4 and batch >= workers else 1            # with enough to share, parts come in multiples of the workers
+    # with enough to share, parts come in multiples of the workers
+    step = workers if kept >= workers * PART_BYTES / 4 and batch >= workers else 1
     least = math.ceil(wanted / step) * step
-    parts = next((n for n in range(least, 2 * least, step) if batch % n == 0), least)         # equal parts, where that costs at most twice as many
+    # equal parts, where that costs at most twice as many
+    parts = next((n for n in range(least, 2 * least, step) if batch % n == 0), least)
     return math.ceil(batch / parts)
 
 # %% ../nbs/08h_fast.ipynb #05fe91b7
 def add_into(sums: list, more: list):
-    "Add tensors pair by pair into the first list; None counts as nothing. The second list is emptied on the way, so that no more than one pair is there twice."
+    """Add tensors pair by pair into the first list; None counts as nothing.
+    The second list is emptied on the way, so that no more than one pair is there twice."""
     for i, (a, b) in enumerate(zip(sums, more)):
         sums[i], more[i] = b if a is None else a if b is None else a + b, None
 
 @cache
-def crew(workers: int, threads: int, process: int) -> ThreadPoolExecutor:      # process: its number; threads do not survive a fork
+# process: its number; threads do not survive a fork
+def crew(workers: int, threads: int, process: int) -> ThreadPoolExecutor:
     "Threads for `workers` parts at a time, each of which may use its share of `threads` cores."
-    all_here = threading.Barrier(workers, timeout=60)     # rather an error than a wait for a thread that could not start
+    # rather an error than a wait for a thread that could not start
+    all_here = threading.Barrier(workers, timeout=60)
     def begin():
-        torch.get_num_threads()                       # the first question sets a thread's count to the whole process's; so ask before setting it
+        # the first question sets a thread's count to the whole process's; so ask before setting it
+        torch.get_num_threads()
         torch.set_num_threads(max(1, threads // workers))
         torch.set_autocast_cache_enabled(False)       # that cache is one for all threads, and any of them may clear it
     pool = ThreadPoolExecutor(workers, initializer=begin)
     list(pool.map(lambda _: all_here.wait(), range(workers)))
-    torch.set_num_threads(threads)                    # some libraries count for the whole process: this thread's count is to stay what it was
+    # some libraries count for the whole process: this thread's count is to stay what it was
+    torch.set_num_threads(threads)
     return pool
 
 def at_once(work: Callable, shares: list) -> list:
@@ -100,7 +114,8 @@ def at_once(work: Callable, shares: list) -> list:
     return [future.result() for future in futures]
 
 def is_watched(model: nn.Module) -> bool:
-    "Whether a hook might count on parts that come one after the other, or on gradients that `backward` puts in their places."
+    """Whether a hook might count on parts that come one after the other, or on gradients that `backward` puts in their
+    places."""
     return (any(map(has_hooks, model.modules()))
             or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()))
 
@@ -116,8 +131,10 @@ def buffers_kept(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:    
                 b.copy_(old)
 
 def leaves_traces(model: nn.Module, images: Tensor, amp: str) -> bool:
-    "Whether a forward pass draws from torch's random numbers, as dropout does, or changes buffers, as batch norm does; what it changed is put back."
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(amp, images.device), buffers_kept(model) as buffers:
+    """Whether a forward pass draws from torch's random numbers, as dropout does, or changes buffers, as batch norm
+    does; what it changed is put back."""
+    with (torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(amp, images.device),
+          buffers_kept(model) as buffers):
         before = torch.get_rng_state()
         model(images[:2])
         return not torch.equal(before, torch.get_rng_state()) or any(not torch.equal(b, old) for b, old in buffers)
@@ -127,13 +144,16 @@ def shares_cores(model: nn.Module, amp: str) -> bool:
     return amp == "bf16" or amp == "off" and goes_in_halves(model, amp)
 
 def worker_count(model: nn.Module, images: Tensor, amp: str) -> int:
-    "One worker for each core on a CPU where that pays; one alone elsewhere, and where side by side would not be the same: dropout, batch norm, hooks."
-    alone = images.device.type != "cpu" or not shares_cores(model, amp) or torch.get_num_threads() == 1 or is_watched(model)
+    """One worker for each core on a CPU where that pays; one alone elsewhere, and where side by side would not be the
+    same: dropout, batch norm, hooks."""
+    alone = (images.device.type != "cpu" or not shares_cores(model, amp) or torch.get_num_threads() == 1
+             or is_watched(model))
     return 1 if alone or leaves_traces(model, images, amp) else torch.get_num_threads()
 
 # %% ../nbs/08h_fast.ipynb #68b82acf
 class Gradients:
-    "Forward, loss and backward of a batch, in parts, compiled where asked for: calling it adds the mean loss's gradients to `.grad`."
+    """Forward, loss and backward of a batch, in parts, compiled where asked for: calling it adds the mean loss's
+    gradients to `.grad`."""
     def __init__(self, model: nn.Module,          # images (B, C, H, W) → logits (B, num_classes); may be wrapped by DistributedDataParallel
                  amp: str = "off",
                  label_smoothing: float = 0.0,
@@ -175,15 +195,18 @@ class Gradients:
         if net is self.model:                     # what wraps a model has threads and hooks of its own
             self.workers = workers or (1 if part else worker_count(net, images, self.amp))
         self.part = min(part, len(images)) or part_size(net, images, self.amp, self.workers)
-        self.workers = min(self.workers, -(-len(images) // self.part))      # nobody idle: fewer workers have more cores each
+        # nobody idle: fewer workers have more cores each
+        self.workers = min(self.workers, -(-len(images) // self.part))
 
     def share(self, images: Tensor, targets: Tensor, here: slice) -> Tensor:
         "A part's loss, weighted by its share of the batch."
-        forward = self.forward if len(images[here]) == self.part else self.loss     # what was compiled is for whole parts
+        # what was compiled is for whole parts
+        forward = self.forward if len(images[here]) == self.part else self.loss
         return forward(images[here], targets[here]) * (len(images[here]) / len(images))
 
     def side_by_side(self, images: Tensor, targets: Tensor, scale: Callable, parts: list[slice]) -> Tensor:
-        "Each worker takes its parts, one after the other, and adds up gradients of its own; then they are added in a fixed order."
+        """Each worker takes its parts, one after the other, and adds up gradients of its own; then they are added in a
+        fixed order."""
         params = [p for p in self.model.parameters() if p.requires_grad]
         def work(mine: list[slice]) -> list:
             sums = [None] * (1 + len(params))
@@ -196,7 +219,8 @@ class Gradients:
             add_into(first, more)
         for p, grad in zip(params, first[1:]):
             if grad is not None:              # a parameter that nothing uses
-                grad = grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)      # as `backward` lays it out: fused optimizers rely on it
+                # as `backward` lays it out: fused optimizers rely on it
+                grad = grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
                 p.grad = grad if p.grad is None else p.grad + grad
         return first[0]
 
@@ -205,7 +229,8 @@ class Gradients:
         return self.model.no_sync() if more and hasattr(self.model, "no_sync") else contextlib.nullcontext()
 
     def where_it_runs(self, work: Callable):
-        "Calls `work` here, or in a worker's thread, where there are workers: what is compiled is compiled for as many cores as the thread has."
+        """Calls `work` here, or in a worker's thread, where there are workers: what is compiled is compiled for as
+        many cores as the thread has."""
         crew(self.workers, torch.get_num_threads(), os.getpid()).submit(work).result() if self.workers > 1 else work()
 
     def try_compiled(self, images: Tensor, targets: Tensor):
@@ -215,39 +240,47 @@ class Gradients:
         self.model.zero_grad(set_to_none=True)   # or the trial would be added to them
         try:
             with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), buffers_kept(self.model):
-                self.forward = torch.compile(self.loss, options={"cpp_wrapper": True} if self.workers > 1 else None)      # all of it in C++, which lets go of Python's lock
+                # all of it in C++, which lets go of Python's lock
+                self.forward = torch.compile(self.loss, options={"cpp_wrapper": True} if self.workers > 1 else None)
                 self.where_it_runs(lambda: self.forward(images, targets).backward())
             self.seconds = time.perf_counter() - start
             print(f"compiled in {self.seconds:.0f} s", file=sys.stderr)
         except Exception as error:               # a compiler may raise anything
             self.forward = self.loss
-            print(f"torch.compile failed, training goes on without it: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:150]}", file=sys.stderr)
+            print(f"torch.compile failed, training goes on without it: {type(error).__name__}: "
+                  f"{(str(error).strip() or 'no message').splitlines()[0][:150]}", file=sys.stderr)
         finally:
             for p, grad in zip(self.model.parameters(), before):
                 p.grad = grad
 
 # %% ../nbs/08h_fast.ipynb #c55194d9
 def keep_memory() -> bool:
-    "Let the C library (glibc) keep freed memory for the next step instead of handing it back to the system; for this whole process. True where it did."
+    """Let the C library (glibc) keep freed memory for the next step instead of handing it back to the system; for this
+    whole process. True where it did."""
     if platform.libc_ver()[0] != "glibc":
         return False
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8      # numbers from glibc's malloc.h
     libc = ctypes.CDLL(None)
-    libc.mallopt(arena_max, 1)                             # one heap for all threads: those of other threads give back what they like
-    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 32 * 2**20))    # the largest it takes: single tensors above 32 MB are still handed back
+    # one heap for all threads: those of other threads give back what they like
+    libc.mallopt(arena_max, 1)
+    # the largest it takes: single tensors above 32 MB are still handed back
+    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 32 * 2**20))
 
 # %% ../nbs/08h_fast.ipynb #67d13db3
 def forward_in_parts(model: nn.Module,
                      images: Tensor,        # (B, C, H, W)
                      part: int = 0,         # images at a time on a CPU; 0: 32 of 32×32 pixels, fewer larger ones, 4 at least. A GPU takes all
                     ) -> Tensor:            # (B, num_classes)
-    "The model's answers, in parts on a CPU, side by side where that pays. Parts come one after the other where a hook might watch their order."
+    """The model's answers, in parts on a CPU, side by side where that pays.
+    Parts come one after the other where a hook might watch their order."""
     if images.device.type != "cpu":
         return model(images)
     part = part or max(4, 32 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
     watched = is_watched(model) or any(m.training for m in model.modules())
-    amp = {torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu") else "off"
-    workers, modes = torch.get_num_threads() if not watched and shares_cores(model, amp) else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+    amp = ({torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu")
+           else "off")
+    workers, modes = torch.get_num_threads() if not watched and shares_cores(model,
+        amp) else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
     def work(x: Tensor) -> Tensor:       # modes belong to a thread
         with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), autocast(amp, x.device):
             return model(x)

@@ -31,13 +31,15 @@ class LossWatch:
 # %% ../nbs/09d_faults.ipynb #7a1910c0
 def bad_weight(state: dict[str, Tensor]) -> str | None:
     "The name of the first tensor of a state dict with a number that is not finite, or None."
-    return next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()), None)
+    return next((name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()),
+                None)
 
 # %% ../nbs/09d_faults.ipynb #4766acbd
 def is_out_of_memory(error: BaseException) -> bool:
     "Whether this is a GPU's or the processor's way of saying that memory is full."
     words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError)
+            and any(word in str(error) for word in words))
 
 def batch_that_fits(try_step,          # called with a batch size; raises if memory is full
                     too_large: int,

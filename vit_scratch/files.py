@@ -29,7 +29,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":    # more than 8 bits; Pillow's own convert would clip at 255
         grey = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0)
-        scales = {"I;16": (65535.0,), "I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}[image.mode[:4]]      # which of them white is, if nothing says so: the first that holds all
+        # which of them white is, if nothing says so: the first that holds all
+        scales = {"I;16": (65535.0,), "I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}[image.mode[:4]]
         full = next(scale for scale in (*scales, grey.max()) if grey.max() <= scale)
         image = Image.fromarray((grey.clip(0) / full * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -56,7 +57,8 @@ SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testi
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm"}
 
-UNREADABLE = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}      # pictures, but not for Pillow: better said than passed over
+# pictures, but not for Pillow: better said than passed over
+UNREADABLE = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}
 
 # %% ../nbs/06c_files.ipynb #1a8d7d23
 def look_into(folder: Path) -> list[Path]:
@@ -69,15 +71,19 @@ def look_into(folder: Path) -> list[Path]:
 def folder_classes(folder: Path) -> list[str]:
     "The names of the class folders. Raises `InputError` for fewer than two, and for names that are no text."
     names = sorted(p.name for p in look_into(folder) if p.is_dir() and not p.name.startswith("."))
-    if broken := [name for name in names if name != name.encode(errors="ignore").decode()]:      # could not be written into any result
+    # could not be written into any result
+    if broken := [name for name in names if name != name.encode(errors="ignore").decode()]:
         raise InputError(f"{folder} has a class folder {broken[0]!r} whose name is no readable text (UTF-8); rename it")
     if len(names) < 2:
-        raise InputError(f"{folder} holds {len(names)} class folder{'s'*(len(names) != 1)}{': ' + names[0] if names else ''}; a classifier needs at least two")
+        raise InputError(f"{folder} holds {len(names)} class "
+                         f"folder{'s'*(len(names) != 1)}{': ' + names[0] if names else ''}; a classifier needs at "
+                         "least two")
     return names
 
 # %% ../nbs/06c_files.ipynb #72056dcf
 def files_below(folder: Path) -> list[Path]:
-    "All files below a folder but hidden ones, sorted. Raises `InputError` for a folder that cannot be looked into, instead of passing it over."
+    """All files below a folder but hidden ones, sorted.
+    Raises `InputError` for a folder that cannot be looked into, instead of passing it over."""
     def refuse(error: OSError):
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise InputError(f"cannot look into {error.filename}: {error.strerror}")
@@ -91,14 +97,16 @@ def files_below(folder: Path) -> list[Path]:
         raise InputError(f"cannot look at {error.filename}: {error.strerror}") from None
 
 def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
-    "All image files below `folder`/class with their labels, in the order of the class list. Raises `InputError` naming what is missing."
+    """All image files below `folder`/class with their labels, in the order of the class list.
+    Raises `InputError` naming what is missing."""
     if unknown := set(folder_classes(folder)) - set(classes):
         raise InputError(f"{folder} has class folders that train/ lacks: {', '.join(sorted(unknown))}")
     paths, labels = [], []
     for label, name in enumerate(classes):
         files = files_below(folder/name)
         if unread := [p for p in files if p.suffix.lower() in UNREADABLE]:
-            raise InputError(f"{unread[0]} and {len(unread) - 1} more files in {folder/name} are in a format that cannot be read here; convert them to JPEG or PNG")
+            raise InputError(f"{unread[0]} and {len(unread) - 1} more files in {folder/name} are in a format that "
+                             "cannot be read here; convert them to JPEG or PNG")
         files = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
         if not files:
             raise InputError(f"no images in {folder/name}")
@@ -115,12 +123,15 @@ def processes_here() -> int:
 
 def read_images(paths: list, img_size: int) -> Tensor:   # (n, 3, img_size, img_size) uint8
     "Many image files at once. Raises `InputError` naming the first that is broken."
-    images = torch.empty(len(paths), 3, img_size, img_size, dtype=torch.uint8)     # filled in place: never twice in memory
+    # filled in place: never twice in memory
+    images = torch.empty(len(paths), 3, img_size, img_size, dtype=torch.uint8)
     if len(paths) >= MANY and sys.platform == "linux":    # elsewhere worker processes would start the program anew
-        size = max(1, 2**19 // images[0].numel())         # half a megabyte at a time: workers have little memory to hand over in
+        # half a megabyte at a time: workers have little memory to hand over in
+        size = max(1, 2**19 // images[0].numel())
         indices = torch.arange(len(paths)).split(size)
         workers = max(1, usable_cores() // processes_here())
-        for index, (part, _) in zip(indices, FileSplit(paths, torch.zeros(len(paths)), img_size, workers).read(list(indices))):
+        for index, (part, _) in zip(indices,
+                                    FileSplit(paths, torch.zeros(len(paths)), img_size, workers).read(list(indices))):
             images[index] = part
         return images
     def read(i: int):
@@ -183,13 +194,16 @@ class FileSplit:
         return read_images(self.paths, self.img_size)
 
     def read(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:   # indices of each batch
-        "The batches with these indices, decoded by the workers ahead of time. Raises `InputError` if a second loop over them has begun before the first has ended."
+        """The batches with these indices, decoded by the workers ahead of time.
+        Raises `InputError` if a second loop over them has begun before the first has ended."""
         if self.loader is None:
             workers = min(self.workers, usable_cores())
-            self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(), num_workers=workers,
+            self.loader = DataLoader(DecodeOnDemand(self.paths, self.labels, self.img_size), batch_sampler=Parts(),
+                                     num_workers=workers,
                                      pin_memory=torch.cuda.is_available(), prefetch_factor=4 if workers else None,
                                      persistent_workers=workers > 0, worker_init_fn=leave_ctrl_c_to_the_main_process,
-                                     generator=torch.Generator())    # or it would draw from the generator that dropout uses
+                                     # or it would draw from the generator that dropout uses
+                                     generator=torch.Generator())
         self.loader.batch_sampler.parts = [part.tolist() for part in parts]
         self.reading += 1
         turn = self.reading
@@ -197,15 +211,18 @@ class FileSplit:
             for batch in self.loader:
                 yield batch
                 if turn != self.reading:
-                    raise InputError("these images are being read by another loop, which has begun since; the workers serve one at a time. Read split[:] instead, which has workers of its own")
+                    raise InputError("these images are being read by another loop, which has begun since; the workers "
+                                     "serve one at a time. Read split[:] instead, which has workers of its own")
         except InputError as error:    # torch puts the worker's traceback in front of the message
             raise InputError(str(error).strip().split("InputError: ")[-1]) from None
 
 # %% ../nbs/06c_files.ipynb #35fc599e
 def memory() -> float:
-    "This machine's or container's memory in bytes, or this process's share of it where torchrun started several; infinite where the system does not say."
+    """This machine's or container's memory in bytes, or this process's share of it where torchrun started several;
+    infinite where the system does not say."""
     limits = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):    # a container's share, new and old style
+    # a container's share, new and old style
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         if Path(path).exists() and (text := Path(path).read_text().strip()).isdigit():
             limits.append(int(text))
     try:
@@ -223,8 +240,10 @@ def keep(split: FileSplit | Split | None, in_memory: bool) -> FileSplit | Split 
     return Split(split.images, split.labels, boxes=split.boxes) if in_memory and isinstance(split, FileSplit) else split
 
 # %% ../nbs/06c_files.ipynb #00833538
-def finish(name: str, classes: list[str], train, val, test, fraction: float, seed: int, in_memory: bool = True) -> ImageData:
-    "Cut validation off the training images where there is none, decode what is to live in memory, and measure the training images' colours."
+def finish(name: str, classes: list[str], train, val, test, fraction: float, seed: int,
+           in_memory: bool = True) -> ImageData:
+    """Cut validation off the training images where there is none, decode what is to live in memory, and measure the
+    training images' colours."""
     if val is None:
         train, val = (train[i] for i in split_indices(len(train), fraction, seed))
     train, val, test = (keep(split, in_memory) for split in (train, val, test))
@@ -235,19 +254,23 @@ def check_all_taught(data: ImageData):
     "Raise `InputError` if a class has no training image."
     taught = set(data.train.labels.tolist())
     if lacking := [name for i, name in enumerate(data.classes) if i not in taught]:
-        raise InputError(f"no training image is left of {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: there are too few, and some are held out for val and test; add some, or take the folder away")
+        raise InputError(f"no training image is left of {', '.join(lacking[:5])}{' …' * (len(lacking) > 5)}: there are "
+                         "too few, and some are held out for val and test; add some, or take the folder away")
 
 def load_folder(root, img_size: int = 32, val_fraction: float = 0.1, seed: int = 0,
                 memory_share: float = 0.5,     # more than this share of the memory stays on disk
                 workers: int = 2,              # processes that decode what stays on disk
                ) -> ImageData:
-    "An image folder: `root`/{train,val,test}/class/… with val and test optional; or `root`/class/…, of which a share is held out for test, then one of the rest for validation."
+    """An image folder: `root`/{train,val,test}/class/… with val and test optional; or `root`/class/…, of which a share
+    is held out for test, then one of the rest for validation."""
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"no such folder: {root}")
-    misspelt = [p.name for p in look_into(root) if p.name.lower() in SPLIT_NAMES and p.name not in ("train", "val", "test")]
+    misspelt = [p.name for p in look_into(root) if p.name.lower() in SPLIT_NAMES
+                and p.name not in ("train", "val", "test")]
     if misspelt or not (root/"train").is_dir() and any((root/part).is_dir() for part in ("val", "test")):
-        raise InputError(f"{root} has {', '.join(misspelt) or 'val or test, but no train'}; the folders of the splits are called train, val and test")
+        raise InputError(f"{root} has {', '.join(misspelt) or 'val or test, but no train'}; the folders of the splits "
+                         "are called train, val and test")
     found = [part for part in ("train", "val", "test") if (root/part).is_dir()] or ["."]
     classes = folder_classes(root/found[0])
     splits = {part: FileSplit(*list_images(root/part, classes), img_size, workers) for part in found}
@@ -255,6 +278,7 @@ def load_folder(root, img_size: int = 32, val_fraction: float = 0.1, seed: int =
     if found == ["."]:      # the test images are always the same tenth, whatever is held out for validation
         everything = splits["."]
         splits = dict(zip(("train", "test"), (everything[i] for i in split_indices(len(everything), 0.1, 1))))
-    data = finish(root.resolve().name, classes, splits["train"], splits.get("val"), splits.get("test"), val_fraction, seed, in_memory)
+    data = finish(root.resolve().name, classes, splits["train"], splits.get("val"), splits.get("test"), val_fraction,
+                  seed, in_memory)
     check_all_taught(data)
     return data

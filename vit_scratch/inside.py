@@ -21,12 +21,15 @@ from .maps import attention_layers, attention_maps, patch_grid, untrained_twin
 def attention_distance(maps: Tensor,               # (L, B, h, T, T)
                        grid: tuple[int, int],      # (rows, columns) of patches
                        patch_size: int | tuple[int, int] = 1,      # P, or its height and width, to get pixels
-                      ) -> Tensor:                 # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
+                      # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
+                      ) -> Tensor:
     "How far patches look on average, from centre to centre [ViT, app. D.7]; what goes to the class token is left out."
     rows, columns = grid
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(patch_size).float()      # (N, 2)
+    # (N, 2)
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(patch_size).float()
     among = maps[..., -rows*columns:, -rows*columns:]
-    far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)      # each asking patch counts once; 0/0 for one that looks at the token alone
+    # each asking patch counts once; 0/0 for one that looks at the token alone
+    far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)
     return far.nanmean(-1)
 
 # %% ../nbs/10b_inside.ipynb #a6236482
@@ -44,27 +47,33 @@ def show_distance(model: nn.Module, x: Tensor,     # images (B, C, H, W), as the
         line.set_color(points[0].get_color())
     points[0].set_label(label)
     ax.set(xlabel="layer", ylabel="distance (pixels)", xticks=depth.tolist())
-    ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.nan_to_num().max().item()))          # from zero, or small differences fill the picture
+    # from zero, or small differences fill the picture
+    ax.set_ylim(0, max(ax.get_ylim()[1], 1.15 * distance.nan_to_num().max().item()))
     return ax
 
 # %% ../nbs/10b_inside.ipynb #b374aab4
 def position_similarity(model: nn.Module,
                         grid: tuple[int, int] | None = None,      # (rows, columns); left out: what the model says, or square
                        ) -> Tensor:                               # (N, rows, columns), −1 to 1
-    "Cosine between the position vectors of all patches [ViT, fig. 7]. Raises `InputError` for a model without them, or a grid that does not fit."
+    """Cosine between the position vectors of all patches [ViT, fig. 7].
+    Raises `InputError` for a model without them, or a grid that does not fit."""
     found = getattr(model, "pos_embed", None)
-    found = getattr(getattr(model, "encoder", None), "pos_embedding", None) if found is None else found      # torchvision's name
+    # torchvision's name
+    found = getattr(getattr(model, "encoder", None), "pos_embedding", None) if found is None else found
     if not isinstance(found, Tensor):
         raise InputError(f"{type(model).__name__} adds no position vectors")
     side, own = int(found.shape[1]**0.5), getattr(getattr(model, "patch_embed", None), "grid_size", None)
     rows, columns = grid or own or (side, side)
     if rows * columns > found.shape[1]:
         raise InputError(f"{found.shape[1]} position vectors do not fill a grid of {rows}×{columns}")
-    unit = F.normalize(found.detach()[0, -rows*columns:].float().cpu(), dim=-1)          # (N, D); class token and registers come first
+    # (N, D); class token and registers come first
+    unit = F.normalize(found.detach()[0, -rows*columns:].float().cpu(), dim=-1)
     return (unit @ unit.T).unflatten(-1, (rows, columns))
 
-def show_positions(model: nn.Module, grid: tuple[int, int] | None = None, every: int = 1, figsize: tuple = (4.2, 4.2)) -> Figure:
-    "One small map for each place (or every second, third, …), laid out as the places are; one scale for all, which leaves out each place's similarity to itself."
+def show_positions(model: nn.Module, grid: tuple[int, int] | None = None, every: int = 1,
+                   figsize: tuple = (4.2, 4.2)) -> Figure:
+    """One small map for each place (or every second, third, …), laid out as the places are; one scale for all, which
+    leaves out each place's similarity to itself."""
     maps = position_similarity(model, grid)
     rows, columns = maps.shape[1:]
     top = maps.flatten(1).masked_fill(torch.eye(rows*columns, dtype=torch.bool), 0).abs().max().item()
@@ -80,15 +89,18 @@ def show_positions(model: nn.Module, grid: tuple[int, int] | None = None, every:
 def principal(x: Tensor,        # (n, features)
               k: int,           # components
              ) -> Tensor:       # (k, features), orthonormal, the strongest first
-    "Principal components of rows, by a singular value decomposition of what is left without the mean; the largest number of each is positive."
+    """Principal components of rows, by a singular value decomposition of what is left without the mean; the largest
+    number of each is positive."""
     if not 0 < k <= min(x.shape):
         raise InputError(f"{k} components of {x.shape[0]} rows with {x.shape[1]} features were asked for")
     x = x.float() - x.float().mean(0)
     found = torch.linalg.svd(x, full_matrices=False).Vh[:k]
-    return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()      # either sign would do; always the same one
+    # either sign would do; always the same one
+    return found * found.gather(1, found.abs().argmax(1, keepdim=True)).sign()
 
 def patch_filters(model: nn.Module, k: int = 16) -> Tensor:      # (k, C, P, P), fewer where there are not so many
-    "The strongest principal components of the patch embedding's filters [ViT, fig. 7]. Raises `InputError` for a model without a convolution for patches."
+    """The strongest principal components of the patch embedding's filters [ViT, fig. 7].
+    Raises `InputError` for a model without a convolution for patches."""
     embed = getattr(model, "patch_embed", None)
     conv = getattr(embed, "proj", None) if embed is not None else getattr(model, "conv_proj", None)
     if not isinstance(conv, nn.Conv2d):
@@ -100,7 +112,8 @@ def show_filters(model: nn.Module, k: int = 16, ncols: int = 8, figsize: tuple |
     "The filters as pictures, grey for zero, one scale for each."
     filters = patch_filters(model, k)
     nrows = -(-len(filters) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (0.8*ncols, 0.85*nrows), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(nrows, ncols, figsize=figsize or (0.8*ncols, 0.85*nrows), squeeze=False,
+                             layout="constrained")
     for a, f in zip(axes.flat, filters):
         a.imshow((f / f.abs().max() / 2 + 0.5).permute(1, 2, 0))
     for a in axes.flat:
@@ -131,7 +144,8 @@ def feature_colours(tokens: Tensor,             # (B, N, D)
     flat = tokens.flatten(0, 1)
     along = (flat - flat.mean(0)) @ principal(flat, 3).T                # (B·N, 3)
     low, high = along.quantile(0.02, dim=0), along.quantile(0.98, dim=0)    # a few extremes must not dim the rest
-    return ((along - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).unflatten(0, (len(tokens), *grid)).permute(0, 3, 1, 2)
+    return ((along - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).unflatten(0, (len(tokens), *grid)).permute(0, 3,
+        1, 2)
 
 def show_features(model: nn.Module, x: Tensor,
                   pictures: Tensor,             # the same images (B, 3, H, W) uint8
@@ -140,7 +154,8 @@ def show_features(model: nn.Module, x: Tensor,
                  ) -> Figure:
     "Images above; below, their patches coloured by what each layer reads."
     L, grid = len(attention_layers(model)), patch_grid(model, x)
-    fig, axes = plt.subplots(L + 1, n, figsize=figsize or (0.9*n + 0.6, 0.92*(L + 1)), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(L + 1, n, figsize=figsize or (0.9*n + 0.6, 0.92*(L + 1)), squeeze=False,
+                             layout="constrained")
     for layer in range(L):
         for a, colours in zip(axes[layer + 1], feature_colours(tokens_at(model, x, layer), grid)):
             a.imshow(colours.permute(1, 2, 0), extent=(0, x.shape[-1], x.shape[-2], 0))
@@ -166,5 +181,6 @@ def looks(model: nn.Module, x: Tensor,         # images (B, C, H, W), as the mod
         except InputError as error:
             return str(error)
     every = -(-max(patch_grid(model, x)) // 8)          # at most eight small maps in a row
-    return {"distances": one(distances), "positions": one(lambda: show_positions(model, every=every)), "filters": one(lambda: show_filters(model)),
+    return {"distances": one(distances), "positions": one(lambda: show_positions(model, every=every)),
+            "filters": one(lambda: show_filters(model)),
             "features": one(lambda: show_features(model, x, pictures, n=min(8, len(x))))}

@@ -53,7 +53,8 @@ def constants(norms, cos, sin, T, prefix, NORM: tl.constexpr, TURN: tl.constexpr
     row, column, pair = tl.arange(0, R)[:, None], tl.arange(0, d)[None, :], tl.arange(0, d // 2)[None, :]
     wq, bq, wk, bk, c, s = 1.0, 0.0, 1.0, 0.0, 1.0, 0.0
     if NORM:
-        wq, bq, wk, bk = tl.load(norms + column), tl.load(norms + d + column), tl.load(norms + 2*d + column), tl.load(norms + 3*d + column)
+        wq, bq, wk, bk = tl.load(norms + column), tl.load(norms + d + column), tl.load(norms + 2*d
+            + column), tl.load(norms + 3*d + column)
     if TURN:
         at, has = (row - prefix) * (d // 2) + pair, (row >= prefix) & (row < T) & (pair < d // 2)
         c, s = tl.load(cos + at, has, 1.0), tl.load(sin + at, has, 0.0)      # tokens without a place are not turned
@@ -69,12 +70,14 @@ def weigh(q, k, T, scale, R: tl.constexpr):
 
 # %% ../nbs/08j_kernel.ipynb #08jker05
 @triton.jit
-def forward_kernel(qkv, norms, cos, sin, out, T, h, prefix, scale, NORM: tl.constexpr, TURN: tl.constexpr, R: tl.constexpr, d: tl.constexpr):
+def forward_kernel(qkv, norms, cos, sin, out, T, h, prefix, scale, NORM: tl.constexpr, TURN: tl.constexpr,
+                   R: tl.constexpr, d: tl.constexpr):
     "One program: one head of one image."
     at, at_out, real = places(T, h, R, d)
     q, k, v = tl.load(qkv + at, real, 0.0), tl.load(qkv + at + h*d, real, 0.0), tl.load(qkv + at + 2*h*d, real, 0.0)
     wq, bq, wk, bk, c, s = constants(norms, cos, sin, T, prefix, NORM, TURN, R, d)
-    q, k = prepare(q, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k, wk, bk, c, s, NORM, TURN, R, d).to(v.dtype)
+    q, k = prepare(q, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k, wk, bk, c, s, NORM, TURN, R,
+        d).to(v.dtype)
     tl.store(out + at_out, tl.dot(weigh(q, k, T, scale, R).to(v.dtype), v).to(v.dtype), real)
 
 # %% ../nbs/08j_kernel.ipynb #08jker06
@@ -94,22 +97,26 @@ def unprepare(g, x, weight, cos, sin, NORM: tl.constexpr, TURN: tl.constexpr, R:
     return g, weight_grad, bias_grad
 
 @triton.jit
-def backward_kernel(qkv, norms, cos, sin, grad, qkv_grad, norms_grad, T, h, prefix, scale, NORM: tl.constexpr, TURN: tl.constexpr, R: tl.constexpr, d: tl.constexpr):
+def backward_kernel(qkv, norms, cos, sin, grad, qkv_grad, norms_grad, T, h, prefix, scale, NORM: tl.constexpr,
+                    TURN: tl.constexpr, R: tl.constexpr, d: tl.constexpr):
     "One program: one head of one image, which computes its attention again and then its gradients."
     at, at_out, real = places(T, h, R, d)
     q0, k0, v = tl.load(qkv + at, real, 0.0), tl.load(qkv + at + h*d, real, 0.0), tl.load(qkv + at + 2*h*d, real, 0.0)
     wq, bq, wk, bk, c, s = constants(norms, cos, sin, T, prefix, NORM, TURN, R, d)
-    q, k = prepare(q0, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k0, wk, bk, c, s, NORM, TURN, R, d).to(v.dtype)
+    q, k = prepare(q0, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k0, wk, bk, c, s, NORM, TURN, R,
+        d).to(v.dtype)
     g, p = tl.load(grad + at_out, real, 0.0), weigh(q, k, T, scale, R)
     tl.store(qkv_grad + at + 2*h*d, tl.dot(tl.trans(p.to(v.dtype)), g).to(v.dtype), real)
     p_grad = tl.dot(g, tl.trans(v))
-    s_grad = (p * (p_grad - tl.sum(p * p_grad, axis=1, keep_dims=True)) * scale).to(v.dtype)      # through the softmax, to the scores
+    # through the softmax, to the scores
+    s_grad = (p * (p_grad - tl.sum(p * p_grad, axis=1, keep_dims=True)) * scale).to(v.dtype)
     q_grad, wq_grad, bq_grad = unprepare(tl.dot(s_grad, k), q0, wq, c, s, NORM, TURN, R, d)
     k_grad, wk_grad, bk_grad = unprepare(tl.dot(tl.trans(s_grad), q), k0, wk, c, s, NORM, TURN, R, d)
     tl.store(qkv_grad + at, q_grad.to(v.dtype), real)
     tl.store(qkv_grad + at + h*d, k_grad.to(v.dtype), real)
     if NORM:
-        mine = norms_grad + tl.program_id(0).to(tl.int64) * 4*d + tl.arange(0, d)      # summed over programs by who called
+        # summed over programs by who called
+        mine = norms_grad + tl.program_id(0).to(tl.int64) * 4*d + tl.arange(0, d)
         tl.store(mine, wq_grad)
         tl.store(mine + d, bq_grad)
         tl.store(mine + 2*d, wk_grad)
@@ -128,7 +135,8 @@ def launch(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None) -> tup
     "What both kernels are told: numbers, and what they are compiled for."
     T, d = qkv.shape[1], qkv.shape[2] // 3 // h
     R = max(16, triton.next_power_of_2(T))      # a matrix unit takes 16 rows at least
-    return (T, h, 0 if cos is None else T - len(cos), d**-0.5), dict(NORM=norms is not None, TURN=cos is not None, R=R, d=d)
+    return ((T, h, 0 if cos is None else T - len(cos), d**-0.5),
+            dict(NORM=norms is not None, TURN=cos is not None, R=R, d=d))
 
 @torch.library.custom_op("vit_scratch::short_attention", mutates_args=())
 def forward_op(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> Tensor:
@@ -144,12 +152,14 @@ def _(qkv, h, norms, cos, sin):
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
 
 @torch.library.custom_op("vit_scratch::short_attention_backward", mutates_args=())
-def backward_op(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
+def backward_op(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None,
+                sin: Tensor | None) -> tuple[Tensor, Tensor]:
     grad, qkv, norms, cos, sin = packed(grad, qkv, norms, cos, sin)
     numbers, kind = launch(qkv, h, norms, cos)
     qkv_grad, norms_grad = torch.empty_like(qkv), qkv.new_empty(len(qkv) * h, 4, kind["d"], dtype=torch.float32)
     with torch.cuda.device_of(qkv):
-        backward_kernel[(len(qkv) * h,)](qkv, norms, cos, sin, grad, qkv_grad, norms_grad, *numbers, **kind, num_warps=warps(kind, True))
+        backward_kernel[(len(qkv) * h,)](qkv, norms, cos, sin, grad, qkv_grad, norms_grad, *numbers, **kind,
+                                         num_warps=warps(kind, True))
     return qkv_grad, norms_grad
 
 @backward_op.register_fake
@@ -174,11 +184,14 @@ def short_attention(qkv: Tensor,                   # (B, T, 3·D), 16 bits, T up
                     cos: Tensor | None = None,     # (N, d/2) for the last N tokens, which are turned by these cosines
                     sin: Tensor | None = None,     # and these sines
                    ) -> Tensor:                    # (B, T, D)
-    """Attention for short sequences in one kernel, norms and rotary positions included; in the manner of [FlashAttention], with all keys at once.
+    """Attention for short sequences in one kernel, norms and rotary positions included; in the manner of
+    [FlashAttention], with all keys at once.
 
-    Has first derivatives, backwards, and no others (not under `torch.func`). On a GPU 32 bits would be multiplied as TF32. Raises `InputError` for what the kernel is not made for.
+    Has first derivatives, backwards, and no others (not under `torch.func`). On a GPU 32 bits would be multiplied as
+    TF32. Raises `InputError` for what the kernel is not made for.
     """
     T, d, rest = qkv.shape[1], qkv.shape[2] // (3 * num_heads), qkv.shape[2] % (3 * num_heads)
     if T > 128 or d not in (16, 32, 64) or rest or cos is not None and len(cos) > T:
-        raise InputError(f"{T} tokens, heads of {d} numbers, {0 if cos is None else len(cos)} places: the kernel is for at most 128 tokens, heads of 16, 32 or 64, and no more places than tokens")
+        raise InputError(f"{T} tokens, heads of {d} numbers, {0 if cos is None else len(cos)} places: the kernel is "
+                         "for at most 128 tokens, heads of 16, 32 or 64, and no more places than tokens")
     return forward_op(qkv, num_heads, norms, cos, sin)

@@ -21,7 +21,8 @@ from .amp import autocast
 from .core import has_hooks
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho06
-OWN_UP_TO = {"cuda": 128, "cpu": 4100}      # tokens, by the kind of device; measured at 64 and 65 on a GPU, at 17 to 4097 on a CPU
+# tokens, by the kind of device; measured at 64 and 65 on a GPU, at 17 to 4097 on a CPU
+OWN_UP_TO = {"cuda": 128, "cpu": 4100}
 OWN_UP_TO_32 = 1100                         # the same on a CPU in 32 bits, measured up to 1025
 OWN_NUMBERS = 4096                          # tokens × numbers of a head, on a GPU: what fits into registers
 OWN_TYPES = {"cuda": (torch.bfloat16, torch.float16), "cpu": (torch.bfloat16, torch.float32)}
@@ -33,10 +34,12 @@ def kind_of(x: Tensor) -> str:
 @cache
 def is_for_triton(device: torch.device) -> bool:
     "Whether this GPU is one for which Triton makes 16-bit kernels: NVIDIA's since 2020; and whether Triton is there."
-    return importlib.util.find_spec("triton") is not None and torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    return (importlib.util.find_spec("triton") is not None and torch.version.cuda is not None
+            and torch.cuda.get_device_capability(device) >= (8, 0))
 
 def is_measured(dtype: torch.dtype) -> bool:
-    "Whether this processor is of a kind on which our kernels were measured: for bf16, with the instruction for pairs and no AMX; for fp32, with AVX2 and no AVX-512."
+    """Whether this processor is of a kind on which our kernels were measured: for bf16, with the instruction for pairs
+    and no AMX; for fp32, with AVX2 and no AVX-512."""
     has = torch.cpu.get_capabilities() if sys.platform == "linux" and hasattr(torch.cpu, "get_capabilities") else {}
     if dtype == torch.bfloat16:
         return bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
@@ -48,7 +51,8 @@ def compiles(dtype: torch.dtype, *modules: str) -> bool:
     try:
         return all(importlib.import_module(f"vit_scratch.{name}").library(dtype) for name in modules)
     except Exception as error:                  # whatever a strange machine may raise: there is another way
-        print(f"{' and '.join(modules)} cannot be compiled, torch does that work: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{' and '.join(modules)} cannot be compiled, torch does that work: {type(error).__name__}: {error}",
+              file=sys.stderr)
         return False
 
 @cache
@@ -56,7 +60,8 @@ def is_for_processor(dtype: torch.dtype) -> bool:
     "Whether our kernels are for this processor and these numbers, and there is a compiler that can."
     return is_measured(dtype) and shutil.which("g++") is not None and compiles(dtype, "cpu_product")
 
-def kernel_works(device: torch.device, dtype: torch.dtype) -> bool:      # a compiler asks this once; it would look through the cache
+# a compiler asks this once; it would look through the cache
+def kernel_works(device: torch.device, dtype: torch.dtype) -> bool:
     "Whether one of our kernels is for this device and such numbers."
     return is_for_triton(device) if device.type == "cuda" else is_for_processor(dtype)
 
@@ -73,17 +78,24 @@ def cores() -> int:
     return torch.get_num_threads()
 
 for function in (kernel_works, attention_works, halves_work, cores):
-    function._dynamo_marked_constant = True      # what `torch.compiler.assume_constant_result` does, without loading the compiler: more than a second for every import
+    # what `torch.compiler.assume_constant_result` does, without loading the compiler: more than a second for every
+    # import
+    function._dynamo_marked_constant = True
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho08
 def nobody_chose() -> bool:
-    "Whether torch's two fused attention kernels are both allowed, as they are at first (a compiled step cannot be asked)."
-    return torch.compiler.is_compiling() or (torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled())
+    """Whether torch's two fused attention kernels are both allowed, as they are at first (a compiled step cannot be
+    asked)."""
+    return (torch.compiler.is_compiling()
+            or (torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()))
 
 def is_followed() -> bool:
-    "Whether somebody looks at every operation or every module: `torch.func`, derivatives taken forward, a mode such as that which counts operations, a hook for all modules (a compiled step cannot be asked)."
-    return not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
-                                                  or torch.autograd.forward_ad._current_level >= 0 or bool(nn.modules.module._has_any_global_hook()))
+    """Whether somebody looks at every operation or every module: `torch.func`, derivatives taken forward, a mode such
+    as that which counts operations, a hook for all modules (a compiled step cannot be asked)."""
+    return not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active()
+                                                  or torch._C._len_torch_dispatch_stack() > 0
+                                                  or torch.autograd.forward_ad._current_level >= 0
+                                                  or bool(nn.modules.module._has_any_global_hook()))
 
 def products_in(x: Tensor) -> torch.dtype:      # what a layer reads
     "The numbers that a linear layer would multiply: what autocast says, or x's own."
@@ -95,15 +107,21 @@ def most_tokens(x: Tensor) -> int:
     return min(longest, OWN_UP_TO_32) if products_in(x) == torch.float32 else longest
 
 def is_its_moment(x: Tensor) -> bool:      # what a layer reads
-    "Whether this is work in numbers that we have a kernel for on this machine, not for export, and nobody has asked for torch's kernels."
-    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()      # torch 2.11 says yes to the first in every compiled step
-    if type(x) not in (Tensor, nn.Parameter) or kind_of(x) not in OWN_TYPES or torch.jit.is_tracing() or exporting or is_followed():
+    """Whether this is work in numbers that we have a kernel for on this machine, not for export, and nobody has asked
+    for torch's kernels."""
+    # torch 2.11 says yes to the first in every compiled step
+    exporting = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    if (type(x) not in (Tensor, nn.Parameter) or kind_of(x) not in OWN_TYPES or torch.jit.is_tracing() or exporting
+        or is_followed()):
         return False
     dtype = products_in(x)
-    return dtype in OWN_TYPES[kind_of(x)] and x.dtype != torch.float64 and nobody_chose() and kernel_works(x.device, dtype)
+    return (dtype in OWN_TYPES[kind_of(x)] and x.dtype != torch.float64 and nobody_chose()
+            and kernel_works(x.device, dtype))
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho21
-FORWARDS = {cls: cls.forward for cls in (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout, nn.Identity) if cls.forward.__module__ == cls.__module__}      # class → its `forward` as we know it, if nobody was there before us
+# class → its `forward` as we know it, if nobody was there before us
+FORWARDS = {cls: cls.forward for cls in (nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout, nn.Identity)
+            if cls.forward.__module__ == cls.__module__}
 
 def as_known(cls: type) -> type:
     "Decorates a class whose `forward` our kernels know."
@@ -112,7 +130,8 @@ def as_known(cls: type) -> type:
 
 def as_made(*modules: nn.Module) -> bool:
     "Whether our kernels know what these do: classes that we know, whose `forward` is what it was, and nobody watches."
-    return all(type(m) in FORWARDS and FORWARDS[type(m)] is type(m).forward and "forward" not in m.__dict__ and not has_hooks(m) for m in modules)
+    return all(type(m) in FORWARDS and FORWARDS[type(m)] is type(m).forward and "forward" not in m.__dict__
+               and not has_hooks(m) for m in modules)
 
 def is_idle(*modules: nn.Module) -> bool:
     "Whether these pass on what they get: nothing there, or a dropout that is off."
@@ -125,29 +144,36 @@ def is_idle(*modules: nn.Module) -> bool:
 PROMISED = {}      # class → its methods between the projections, as they were when it promised
 
 def known_to_kernel(cls: type) -> type:
-    "Decorates an `Attention` class: between the projections nothing happens but norms, the turns that `turns` returns, softmax and products."
+    """Decorates an `Attention` class: between the projections nothing happens but norms, the turns that `turns`
+    returns, softmax and products."""
     PROMISED[cls] = cls.heads, cls.score_bias, cls.turns
     return cls
 
 def keeps_promise(attn: nn.Module) -> bool:      # an `Attention`
     "Whether its class has promised, and neither class nor module was changed since."
     cls = type(attn)
-    return PROMISED.get(cls) == (cls.heads, cls.score_bias, cls.turns) and not any(name in attn.__dict__ for name in ("heads", "score_bias", "turns"))
+    return (PROMISED.get(cls) == (cls.heads, cls.score_bias, cls.turns)
+            and not any(name in attn.__dict__ for name in ("heads", "score_bias", "turns")))
 
 def is_plain(norm: nn.Module, width: int) -> bool:      # how many numbers it normalises
     "Whether this is none, or torch's LayerNorm as we make it, and nobody watches it."
-    return as_made(norm) and (type(norm) is nn.Identity or type(norm) is nn.LayerNorm and norm.eps == 1e-6 and norm.bias is not None and norm.normalized_shape == (width,))
+    return (as_made(norm) and (type(norm) is nn.Identity or type(norm) is nn.LayerNorm and norm.eps == 1e-6
+                               and norm.bias is not None and norm.normalized_shape == (width,)))
 
 def is_usual(attn: nn.Module,      # an `Attention`
              x: Tensor,            # what it reads, (B, T, D)
             ) -> bool:
-    "Whether between the two projections nothing happens but what our own kernel knows, and heads and tokens are few enough for it."
+    """Whether between the two projections nothing happens but what our own kernel knows, and heads and tokens are few
+    enough for it."""
     T, d = x.shape[1], attn.head_dim
-    if not is_idle(attn.attn_drop) or not keeps_promise(attn) or not is_plain(attn.q_norm, d) or not is_plain(attn.k_norm, d) or type(attn.q_norm) is not type(attn.k_norm):
+    if (not is_idle(attn.attn_drop) or not keeps_promise(attn) or not is_plain(attn.q_norm, d)
+        or not is_plain(attn.k_norm, d) or type(attn.q_norm) is not type(attn.k_norm)):
         return False
     cos, _ = attn.turns()
-    fits = len(x) * attn.num_heads >= cores() if kind_of(x) == "cpu" else T * d <= OWN_NUMBERS      # a core takes whole heads
-    return d in (16, 32, 64) and T <= most_tokens(x) and fits and (cos is None or len(cos) <= T and not cos.requires_grad)
+    # a core takes whole heads
+    fits = len(x) * attn.num_heads >= cores() if kind_of(x) == "cpu" else T * d <= OWN_NUMBERS
+    return (d in (16, 32, 64) and T <= most_tokens(x) and fits
+            and (cos is None or len(cos) <= T and not cos.requires_grad))
 
 def own_kernel_runs(attn: nn.Module, x: Tensor) -> bool:      # as in `is_usual`
     "Whether this is work for our own kernel: the machine, the moment and the module are right."
@@ -165,36 +191,44 @@ def own_kernel(attn: nn.Module, x: Tensor) -> Tensor:
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho25
 HALF_STEP, HALF_WIDTH = 64, 384                    # widths come in these steps; D at most
 HALF_TOKENS, HALF_CORES = 64, 8                    # tokens for each core, at least; cores at most
-HALF_WEIGHTS = 2304                                # in 32 bits, weights of the half for each of a core's tokens, at most
+# in 32 bits, weights of the half for each of a core's tokens, at most
+HALF_WEIGHTS = 2304
 
 def is_32(*tensors: Tensor | None) -> bool:
     "Whether all of these are there, in 32 bits, and of no special kind."
     return all(type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 for t in tensors)
 
-def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:      # what a half of a block reads, its norm and its layers
+# what a half of a block reads, its norm and its layers
+def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:
     "Whether these are as we make them, in 32 bits, of widths that the halves are for, with work enough for each core."
     D, weights = x.shape[-1], sum(m.weight.numel() for m in linears if isinstance(m, nn.Linear))
     small = x.dim() == 3 and x.shape[1] <= most_tokens(x) and D <= HALF_WIDTH
     tokens = HALF_TOKENS if products_in(x) == torch.bfloat16 else max(HALF_TOKENS, weights // HALF_WEIGHTS)
     return (small and as_made(norm, *linears) and type(norm) is nn.LayerNorm and is_plain(norm, D)
-            and all(is_32(m.weight, m.bias) for m in (norm, *linears)) and all(n % HALF_STEP == 0 for m in linears for n in m.weight.shape)
-            and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32) and len(x) * x.shape[1] >= tokens * cores() and cores() <= HALF_CORES and halves_work(products_in(x)))
+            and all(is_32(m.weight, m.bias) for m in (norm, *linears))
+            and all(n % HALF_STEP == 0 for m in linears for n in m.weight.shape)
+            and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32)
+            and len(x) * x.shape[1] >= tokens * cores() and cores() <= HALF_CORES and halves_work(products_in(x)))
 
 def attention_half_runs(block: nn.Module,      # a `Block`
                         x: Tensor,             # what it reads, (B, T, D)
                        ) -> bool:
     "Whether x + attn(norm1(x)) is work for our kernel."
     attn = block.attn
-    if not (kind_of(x) == "cpu" and is_its_moment(x) and as_made(attn) and half_fits(x, block.norm1, attn.qkv, attn.proj) and is_usual(attn, x)):
+    if not (kind_of(x) == "cpu" and is_its_moment(x) and as_made(attn)
+            and half_fits(x, block.norm1, attn.qkv, attn.proj) and is_usual(attn, x)):
         return False
-    D, more = x.shape[-1], [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm for t in (n.weight, n.bias)] + [t for t in attn.turns() if t is not None]
+    D, more = x.shape[-1], [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm
+                            for t in (n.weight, n.bias)] + [t for t in attn.turns() if t is not None]
     return (is_32(*more) and attn.qkv.weight.shape == (3 * D, D) and attn.proj.weight.shape == (D, D)
-            and is_idle(attn.proj_drop, block.ls1, block.drop_path1) and len(x) >= cores())      # a core takes whole images
+            # a core takes whole images
+            and is_idle(attn.proj_drop, block.ls1, block.drop_path1) and len(x) >= cores())
 
 def mlp_half_runs(block: nn.Module, x: Tensor) -> bool:      # as above
     "Whether x + mlp(norm2(x)) is work for our kernel."
     mlp = block.mlp
-    return (kind_of(x) == "cpu" and is_its_moment(x) and as_made(mlp) and half_fits(x, block.norm2, mlp.fc1, mlp.fc2) and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
+    return (kind_of(x) == "cpu" and is_its_moment(x) and as_made(mlp) and half_fits(x, block.norm2, mlp.fc1, mlp.fc2)
+            and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
             and is_idle(mlp.drop1, mlp.drop2, block.ls2, block.drop_path2))
 
 def stacked(*norms: nn.Module) -> Tensor:
@@ -206,15 +240,19 @@ def attention_half(block: nn.Module, x: Tensor) -> Tensor:      # (B, T, D) → 
     from vit_scratch.cpu_block import cpu_attention_half
     attn = block.attn
     norms = stacked(attn.q_norm, attn.k_norm) if isinstance(attn.q_norm, nn.LayerNorm) else None
-    return cpu_attention_half(x.float(), attn.num_heads, stacked(block.norm1), attn.qkv.weight, attn.qkv.bias, attn.proj.weight, attn.proj.bias, norms, *attn.turns(), products_in(x))
+    return cpu_attention_half(x.float(), attn.num_heads, stacked(block.norm1), attn.qkv.weight, attn.qkv.bias,
+                              attn.proj.weight, attn.proj.bias, norms, *attn.turns(), products_in(x))
 
 def mlp_half(block: nn.Module, x: Tensor) -> Tensor:      # (B, T, D) → (B, T, D), as `Block` has it
     "x + mlp(norm2(x)) by our kernel."
     from vit_scratch.cpu_mlp import cpu_mlp_half
-    return cpu_mlp_half(x.float(), stacked(block.norm2), block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias, products_in(x))
+    return cpu_mlp_half(x.float(), stacked(block.norm2), block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight,
+                        block.mlp.fc2.bias, products_in(x))
 
 def goes_in_halves(model: nn.Module, amp: str) -> bool:      # "bf16", "fp16" or "off"
     "Whether the MLPs of all blocks are work for our kernel on a CPU; attention mostly is, then, too."
     blocks = [m for m in model.modules() if as_made(getattr(m, "mlp", None))]
     with autocast(amp, torch.device("cpu")):
-        return bool(blocks) and all(mlp_half_runs(b, torch.empty(1).expand(10**6, 1, b.mlp.fc1.in_features)) for b in blocks)      # as many tokens as any half may ask for
+        # as many tokens as any half may ask for
+        return (bool(blocks) and all(mlp_half_runs(b, torch.empty(1).expand(10**6, 1, b.mlp.fc1.in_features))
+                                     for b in blocks))

@@ -31,7 +31,8 @@ class Rung:
     name: str
     change: dict = field(default_factory=dict)
     beside: tuple = ()      # budgets in which the next rung does not stand on this one
-    expected: float = 0     # points of validation accuracy that we expect of it in the small budget, written down before the first run
+    # points of validation accuracy that we expect of it in the small budget, written down before the first run
+    expected: float = 0
 
 # %% ../nbs/23b_rungs.ipynb #452a4299
 RUNGS = [
@@ -47,7 +48,8 @@ RUNGS = [
     Rung("clip-gradients", dict(clip_grad=1.0), expected=0),
     Rung("mean-pooling", dict(pool="mean"), expected=+2),
     Rung("no-dropout", dict(proj_drop_rate=0.0, attn_drop_rate=0.0), expected=+4),
-    Rung("no-jitter-no-rotation", dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, rotation=0.0), expected=+2),
+    Rung("no-jitter-no-rotation", dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, rotation=0.0),
+         expected=+2),
     Rung("resnet-18", dict(model="resnet18"), ("small", "full"), expected=+22),
     Rung("measured-colours", dict(colours="measured"), expected=0),
     Rung("batch-64", dict(batch_size=64), expected=+3),
@@ -70,18 +72,23 @@ RUNGS = [
 
 # %% ../nbs/23b_rungs.ipynb #7d50ed3d
 OWN = {"times": 1.0,                # length of the run, as a multiple of the budget's passes
-       "plan": 400 / 203,           # length of the rate's schedule, as a multiple of the run: system A plans 400 passes and stops at 203
+       # length of the rate's schedule, as a multiple of the run: system A plans 400 passes and stops at 203
+       "plan": 400 / 203,
        "warmup": 20 / 203,          # share of the run in which the rate rises
        "model": "vit",              # or "resnet18", the convolutional network that it is compared with
        "colours": "half"}           # normalised by 0.5 and 0.5, or "measured"
-BUDGETS = {"small": dict(passes=5, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)), "full": dict(passes=203, images=None, model={})}
+BUDGETS = {"small": dict(passes=5, images=10_000, model=dict(embed_dim=128, depth=6, num_heads=4)),
+           "full": dict(passes=203, images=None, model={})}
 
-PLACED = ("img_size", "in_chans", "num_classes", "epochs", "schedule_epochs", "warmup_epochs", "seed")      # what data, budget and call decide
-HOW = ("device", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile")                 # where and how it runs, not what it computes
+# what data, budget and call decide
+PLACED = ("img_size", "in_chans", "num_classes", "epochs", "schedule_epochs", "warmup_epochs", "seed")
+# where and how it runs, not what it computes
+HOW = ("device", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile")
 
 def defaults() -> dict:
     "Every setting that a rung may change, as it is where nobody says otherwise."
-    return {f.name: f.default for cls in (ViTConfig, TrainConfig) for f in fields(cls) if f.name not in PLACED + HOW} | OWN
+    return ({f.name: f.default for cls in (ViTConfig, TrainConfig) for f in fields(cls) if f.name not in PLACED + HOW}
+            | OWN)
 
 def known_rung(name: str) -> Rung:
     "A rung by its name. Raises `InputError` for an unknown one."
@@ -93,13 +100,16 @@ def settings_of(name: str, budget: str) -> dict:
     "All settings of a rung: the recipe of system A, and every change up to here that was not put back."
     if budget not in BUDGETS:
         raise InputError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
-    recipe, rung = yaml.safe_load((package_folder()/"recipes"/"system-a.yaml").read_text(encoding="utf-8")), known_rung(name)
+    recipe, rung = yaml.safe_load((package_folder()/"recipes"/"system-a.yaml").read_text(encoding="utf-8")), known_rung(
+        name)
     settings = defaults()
     settings |= {key: value for key, value in recipe.items() if key in settings}
-    settings |= dict(amp="auto", patience=0, schedule_unit="step", **BUDGETS[budget]["model"], **{key: BUDGETS[budget][key] for key in ("passes", "images")})
+    settings |= dict(amp="auto", patience=0, schedule_unit="step", **BUDGETS[budget]["model"],
+                     **{key: BUDGETS[budget][key] for key in ("passes", "images")})
     for change in [step.change for step in RUNGS[:RUNGS.index(rung)] if budget not in step.beside] + [rung.change]:
         if unknown := set(change) - set(settings):
-            raise InputError(f"there is no setting {unknown.pop()!r}; a rung may change those of ViTConfig and TrainConfig, and {', '.join(OWN)}")
+            raise InputError(f"there is no setting {unknown.pop()!r}; a rung may change those of ViTConfig and "
+                             f"TrainConfig, and {', '.join(OWN)}")
         settings |= change
     return settings
 
@@ -109,16 +119,19 @@ def make_model(settings: dict, data: ImageData) -> nn.Module:
     if settings["model"] == "resnet18":
         from torchvision.models import resnet18
         model = resnet18(num_classes=data.num_classes)
-        model.conv1, model.maxpool = nn.Conv2d(data.in_chans, 64, 3, 1, 1, bias=False), nn.Identity()      # its first layers are made for 224 pixels
+        # its first layers are made for 224 pixels
+        model.conv1, model.maxpool = nn.Conv2d(data.in_chans, 64, 3, 1, 1, bias=False), nn.Identity()
         return model
     chosen = {f.name: settings[f.name] for f in fields(ViTConfig) if f.name in settings}
-    return ViT(ViTConfig(**{**chosen, "img_size": data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes}))
+    return ViT(ViTConfig(**{**chosen, "img_size": data.img_size, "in_chans": data.in_chans,
+                            "num_classes": data.num_classes}))
 
 def make_config(settings: dict, seed: int, device: str) -> TrainConfig:
     "How a rung trains."
     epochs = round(settings["passes"] * settings["times"])
     chosen = {f.name: settings[f.name] for f in fields(TrainConfig) if f.name in settings}
-    return TrainConfig(**chosen, epochs=epochs, schedule_epochs=round(epochs * settings["plan"]), warmup_epochs=epochs * settings["warmup"], seed=seed, device=device)
+    return TrainConfig(**chosen, epochs=epochs, schedule_epochs=round(epochs * settings["plan"]),
+                       warmup_epochs=epochs * settings["warmup"], seed=seed, device=device)
 
 def some_of(data: ImageData, images: int | None, colours: str) -> ImageData:
     "The same training images for everybody: `images` of them, chosen at random, since files may come sorted by class."
@@ -129,7 +142,8 @@ def some_of(data: ImageData, images: int | None, colours: str) -> ImageData:
 
 # %% ../nbs/23b_rungs.ipynb #e877afc1
 def made_otherwise(path: Path, settings: dict, data: ImageData) -> str:
-    "In what a file's run differs from what would be run now; empty where it does not. A setting that a file does not know had today's default."
+    """In what a file's run differs from what would be run now; empty where it does not.
+    A setting that a file does not know had today's default."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         was, images = defaults() | kept["settings"], kept["dataset"]
@@ -139,10 +153,12 @@ def made_otherwise(path: Path, settings: dict, data: ImageData) -> str:
         if was.get(key) != settings.get(key):
             return f"is about a run with {key} {was.get(key)}, not {settings.get(key)}"
     same = images == data.name and kept.get("mean", data.mean) == data.mean      # two sets may have one name
-    return "" if same else f"is about a run with images of {images} (mean {kept.get('mean')}), not {data.name} (mean {data.mean})"
+    return ("" if same else f"is about a run with images of {images} (mean {kept.get('mean')}), not {data.name} (mean "
+                            f"{data.mean})")
 
 def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, folder: Path) -> dict:
-    "Train one rung with one seed, or go on where it was interrupted. The number that counts is the last epoch's validation accuracy; test images are not read."
+    """Train one rung with one seed, or go on where it was interrupted.
+    The number that counts is the last epoch's validation accuracy; test images are not read."""
     settings, note = settings_of(name, budget), folder.with_suffix(".settings")
     begun = (folder/"last.pt").exists()
     if begun and (why := made_otherwise(note, settings, data)):
@@ -156,10 +172,14 @@ def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, fo
     model = make_model(settings, data)
     run = fit(model, data, make_config(settings, seed, device), folder, resume=begun, test=False, quiet=True)
     last = run.history[-1]
-    return {"rung": name, "budget": budget, "seed": seed, "settings": settings, "dataset": data.name, "mean": mean, "images": {"train": len(data.train), "val": len(data.val)},
-            "parameters": count_params(model), "accuracy": last["val_accuracy"], "loss": last["val_loss"], "passes": last["images_seen"] / len(data.train),
-            "images_seen": last["images_seen"], "seconds": sum(row["seconds"] for row in run.history), "threads": torch.get_num_threads(),
-            "device": str(pick_device(device)), "amp": choose_amp(settings["amp"], pick_device(device)), "environment": environment(), "history": run.history}
+    return {"rung": name, "budget": budget, "seed": seed, "settings": settings, "dataset": data.name, "mean": mean,
+            "images": {"train": len(data.train), "val": len(data.val)},
+            "parameters": count_params(model), "accuracy": last["val_accuracy"], "loss": last["val_loss"],
+            "passes": last["images_seen"] / len(data.train),
+            "images_seen": last["images_seen"], "seconds": sum(row["seconds"] for row in run.history),
+            "threads": torch.get_num_threads(),
+            "device": str(pick_device(device)), "amp": choose_amp(settings["amp"], pick_device(device)),
+            "environment": environment(), "history": run.history}
 
 # %% ../nbs/23b_rungs.ipynb #36f41a85
 @contextlib.contextmanager
@@ -168,7 +188,8 @@ def clock(seconds: float):
     timer = threading.Timer(seconds, _thread.interrupt_main)
     timer.daemon = True
     if seconds:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():      # a shell starts what runs in its background deaf to Ctrl-C
+        # a shell starts what runs in its background deaf to Ctrl-C
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
         timer.start()
     try:
@@ -178,10 +199,12 @@ def clock(seconds: float):
 
 def summarise(folder: Path):
     "One small file beside the folder, with what a table needs of every run, in the ladder's order."
-    kept = [json.loads(path.read_text(encoding="utf-8")) for rung in RUNGS for path in sorted(folder.glob(f"{rung.name}-[0-9]*.json"))]
+    kept = [json.loads(path.read_text(encoding="utf-8")) for rung in RUNGS
+            for path in sorted(folder.glob(f"{rung.name}-[0-9]*.json"))]
     if not kept:
         return
-    rows = [{**{key: run[key] for key in ("rung", "seed", "accuracy", "loss", "passes", "seconds", "parameters", "threads", "amp")}, "train_loss": run["history"][-1]["train_loss"],
+    rows = [{**{key: run[key] for key in ("rung", "seed", "accuracy", "loss", "passes", "seconds", "parameters",
+                                          "threads", "amp")}, "train_loss": run["history"][-1]["train_loss"],
              **{key: run["environment"][key] for key in ("processor", "gpu", "torch", "commit")}} for run in kept]
     own = folder/f"summary-{os.getpid()}.tmp"      # two shares may end in the same moment
     write_json(own, {**{key: kept[-1][key] for key in ("budget", "dataset", "images", "environment")}, "runs": rows})
@@ -197,7 +220,8 @@ def finish_run(result: dict, path: Path, folder: Path):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
     clear(folder)
-    print(f"{result['rung']:26} seed {result['seed']}: {result['accuracy']:.2%} of the validation images, {result['seconds']:.0f} s", flush=True)
+    print(f"{result['rung']:26} seed {result['seed']}: {result['accuracy']:.2%} of the validation images, "
+          f"{result['seconds']:.0f} s", flush=True)
 
 def parse_share(share: str) -> tuple[int, int]:
     "\"2/3\" as (2, 3): the second of three machines or processes."
@@ -216,14 +240,16 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
            out: str = "results/ladder",    # finished runs
            runs: str = "runs/ladder",      # runs in progress
           ) -> int:                        # runs that are still to do in this share
-    "Work through the ladder: every rung with every seed that has no result yet. Raises `InputError` for an unknown name or a file made otherwise."
+    """Work through the ladder: every rung with every seed that has no result yet.
+    Raises `InputError` for an unknown name or a file made otherwise."""
     names = list(dict.fromkeys(rungs)) or [rung.name for rung in RUNGS]
     (part, parts), end = parse_share(share), time.monotonic() + 60 * minutes
     wanted = {name: settings_of(name, budget) for name in names}
     if seeds < 1:
         raise InputError(f"seeds is {seeds}; it must be at least 1")
     loaded, failures = load_data(data, root=data_root, title=data_title), []
-    queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds) for name in names][part - 1::parts]
+    queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds)
+             for name in names][part - 1::parts]
     for path, name, _ in queue:
         if path.exists() and (why := made_otherwise(path, wanted[name], loaded)):      # before hours of work, not after
             raise InputError(f"{path} {why}; move it away, or give other folders with --out and --runs")
@@ -247,7 +273,8 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
     finally:
         summarise(Path(out)/budget)
     left = sum(not path.exists() for path, _, _ in queue)
-    print(f"{len(queue) - left} of {len(queue)} runs are done" + ("; the same command goes on" if left else ""), flush=True)
+    print(f"{len(queue) - left} of {len(queue)} runs are done" + ("; the same command goes on" if left else ""),
+          flush=True)
     if failures:
         raise InputError(f"{len(failures)} runs failed; the first: {failures[0]}")
     return left

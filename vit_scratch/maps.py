@@ -23,11 +23,15 @@ from .core import InputError, evaluating
 
 # %% ../nbs/10_attention_maps.ipynb #af98937c
 def attention_layers(model: nn.Module) -> list[nn.Module]:
-    "A model's self-attention layers in order: ours, timm's, or torch's `nn.MultiheadAttention`. Raises `InputError` where there are none."
-    kinds = lambda m: isinstance(m, nn.MultiheadAttention) or ismethod(getattr(m, "heads", None)) or all(hasattr(m, name) for name in ("qkv", "proj", "num_heads"))
+    """A model's self-attention layers in order: ours, timm's, or torch's `nn.MultiheadAttention`.
+    Raises `InputError` where there are none."""
+    kinds = lambda m: isinstance(m,
+                                 nn.MultiheadAttention) or ismethod(getattr(m, "heads", None)) or all(hasattr(m, name)
+                                     for name in ("qkv", "proj", "num_heads"))
     layers = [m for name, m in model.named_modules() if name and kinds(m)]
     if not layers:
-        raise InputError(f"{type(model).__name__} has no attention layers that we know: ours, timm's or nn.MultiheadAttention")
+        raise InputError(f"{type(model).__name__} has no attention layers that we know: ours, timm's or "
+                         "nn.MultiheadAttention")
     return layers
 
 def split_heads(attn: nn.Module,
@@ -41,20 +45,27 @@ def split_heads(attn: nn.Module,
         raise InputError("this nn.MultiheadAttention has keys or values of another width; it is no self-attention")
     qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias) if torchs else attn.qkv(x)
     q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)      # (3, B, h, T, d)
-    return (q, k, v) if torchs else tuple(getattr(attn, norm, nn.Identity())(t) for norm, t in (("q_norm", q), ("k_norm", k))) + (v,)
+    return ((q, k, v) if torchs else tuple(getattr(attn, norm, nn.Identity())(t)
+                                           for norm, t in (("q_norm", q), ("k_norm", k))) + (v,))
 
 # %% ../nbs/10_attention_maps.ipynb #c6da9a65
 def look_again(attn: nn.Module, args: tuple, kwargs: dict, output) -> tuple[Tensor, Tensor]:
-    "What a layer has just done, in the open: its weights (B, h, T, T) and its output (B, T, D). Raises `InputError` in evaluation mode if that is not what came out of it."
-    mask = attn.score_bias(args[1] if len(args) > 1 else kwargs.get("mask")) if ismethod(getattr(attn, "heads", None)) else None
+    """What a layer has just done, in the open: its weights (B, h, T, T) and its output (B, T, D).
+    Raises `InputError` in evaluation mode if that is not what came out of it."""
+    mask = (attn.score_bias(args[1] if len(args) > 1 else kwargs.get("mask")) if ismethod(getattr(attn, "heads", None))
+            else None)
     q, k, v = split_heads(attn, args[0] if args else kwargs["query"])
     weights = attention_weights(q, k, mask)
     mixed = (weights @ v).transpose(1, 2).flatten(2)                                    # (B, T, D)
-    again = attn.out_proj(mixed) if isinstance(attn, nn.MultiheadAttention) else attn.proj(getattr(attn, "norm", nn.Identity())(mixed))    # timm may normalise in between
+    # timm may normalise in between
+    again = (attn.out_proj(mixed) if isinstance(attn, nn.MultiheadAttention)
+             else attn.proj(getattr(attn, "norm", nn.Identity())(mixed)))
     was = (output[0] if isinstance(output, tuple) else output).detach()
     tolerance = 2e-3 if was.dtype == torch.float32 else 3e-2
-    if not attn.training and (again.shape != was.shape or (again.detach() - was).abs().max() > tolerance * was.abs().max()):
-        raise InputError(f"{type(attn).__name__} does more than softmax attention of queries, keys and values (rotated positions, a bias, a mask?); its weights cannot be read from outside")
+    if (not attn.training and (again.shape != was.shape
+                               or (again.detach() - was).abs().max() > tolerance * was.abs().max())):
+        raise InputError(f"{type(attn).__name__} does more than softmax attention of queries, keys and values (rotated "
+                         "positions, a bias, a mask?); its weights cannot be read from outside")
     return weights, again
 
 @contextmanager
@@ -76,12 +87,14 @@ def attention_maps(model: nn.Module,             # a `ViT`, or one of timm's or 
                    x: Tensor,                    # images as the model reads them (B, C, H, W), float
                    mask: Tensor | None = None,   # attention mask
                   ) -> Tensor:                   # (L, B, h, T, T) on the CPU; rows sum to 1
-    "Attention weights of every layer and head, recomputed inside the model's real forward pass in evaluation mode. Raises `InputError` for a model without layers to look into."
+    """Attention weights of every layer and head, recomputed inside the model's real forward pass in evaluation mode.
+    Raises `InputError` for a model without layers to look into."""
     attention_layers(model)
     with evaluating(model), recording(model) as seen:
         model(x.to(next(model.parameters()).device), *(() if mask is None else (mask,)))
     if len({w.shape for w in seen}) > 1:
-        raise InputError(f"the layers of {type(model).__name__} see different numbers of tokens: {', '.join(str(w.shape[-1]) for w in seen)}")
+        raise InputError(f"the layers of {type(model).__name__} see different numbers of tokens: "
+                         f"{', '.join(str(w.shape[-1]) for w in seen)}")
     return torch.stack(seen)
 
 # %% ../nbs/10_attention_maps.ipynb #4515347d
@@ -106,7 +119,8 @@ def over_image(maps: Tensor,                   # (L, B, h, T, T)
 
 # %% ../nbs/10_attention_maps.ipynb #1c3e2838
 def patch_grid(model: nn.Module, x: Tensor) -> tuple[int, int]:     # x: images (B, C, H, W)
-    "(rows, columns) of the patches a model cuts these images into. Raises `InputError` where it does not say its patch size."
+    """(rows, columns) of the patches a model cuts these images into.
+    Raises `InputError` where it does not say its patch size."""
     embed = getattr(model, "patch_embed", model)                    # torchvision keeps it in the model itself
     size = getattr(embed, "patch_size", None)
     if size is None:
@@ -116,12 +130,14 @@ def patch_grid(model: nn.Module, x: Tensor) -> tuple[int, int]:     # x: images 
 
 def default_query(model: nn.Module) -> str:
     "The query the head reads: the class token, or the mean of the patches."
-    pool = model.cfg.pool if hasattr(model, "cfg") else getattr(model, "global_pool", "token")      # torchvision: always the token
+    # torchvision: always the token
+    pool = model.cfg.pool if hasattr(model, "cfg") else getattr(model, "global_pool", "token")
     return "cls" if pool in ("cls", "token") else "mean"
 
 def has_class_token(model: nn.Module) -> bool:
     "Whether the first token is a class token; registers alone are none."
-    return any(getattr(model, name, None) is not None for name in ("cls_token", "class_token"))      # the second is torchvision's name
+    # the second is torchvision's name
+    return any(getattr(model, name, None) is not None for name in ("cls_token", "class_token"))
 
 # %% ../nbs/10_attention_maps.ipynb #40c7fa49
 def show_attention(model: nn.Module,
@@ -131,7 +147,8 @@ def show_attention(model: nn.Module,
                    layers: list[int] | None = None, # which layers; left out: all
                    figsize: tuple | None = None,
                   ) -> Figure:
-    "Attention of every head (columns) in every layer (rows) over one image; one colour scale per layer, printed on its left."
+    """Attention of every head (columns) in every layer (rows) over one image; one colour scale per layer, printed on
+    its left."""
     img = img[None] if img.ndim == 3 else img
     if len(img) != 1:
         raise InputError(f"one image is drawn at a time, got {len(img)}")
@@ -165,7 +182,8 @@ def show_attention(model: nn.Module,
 def untrained_twin(model: nn.Module,
                    seed: int = 10_000,      # not the one that training began with: its own first weights are no independent witness
                   ) -> nn.Module:
-    "A model of the same shape with random weights: what any picture of the trained one has to be compared with. Other libraries' models keep their tokens and positions."
+    """A model of the same shape with random weights: what any picture of the trained one has to be compared with.
+    Other libraries' models keep their tokens and positions."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if hasattr(model, "cfg"):
@@ -173,7 +191,8 @@ def untrained_twin(model: nn.Module,
         else:
             twin = copy.deepcopy(model)
             for module in twin.modules():
-                reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)      # the second is nn.MultiheadAttention's
+                # the second is nn.MultiheadAttention's
+                reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
                 if reset:
                     reset()
     return twin.to(next(model.parameters()).device).eval()
@@ -182,7 +201,9 @@ def untrained_twin(model: nn.Module,
 def share_on_object(patch_maps: Tensor,   # (…, B, h, rows, columns), from `over_image`
                     masks: Tensor,        # (B, H, W) bool, True on the object
                    ) -> Tensor:           # (…, B, h), between 0 and 1
-    "The share of the attention paid to patches that falls on the object; what even attention would give is the object's area."
-    patch = [image // grid for image, grid in zip(masks.shape[-2:], patch_maps.shape[-2:])]   # (height, width) in pixels
+    """The share of the attention paid to patches that falls on the object; what even attention would give is the
+    object's area."""
+    # (height, width) in pixels
+    patch = [image // grid for image, grid in zip(masks.shape[-2:], patch_maps.shape[-2:])]
     cover = F.avg_pool2d(masks.float()[:, None], patch)                     # (B, 1, rows, columns): share of each patch
     return (patch_maps * cover).sum((-2, -1)) / patch_maps.sum((-2, -1))

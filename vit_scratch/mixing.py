@@ -31,7 +31,8 @@ def erase(x: Tensor,       # images (B, C, H, W), float
           colour: Tensor,  # (C,)
          ) -> Tensor:      # (B, C, H, W)
     "Paint each image's box in one colour."
-    return torch.where(inside(sent(boxes, x.device), *x.shape[-2:]), sent(colour.to(x.dtype), x.device)[:, None, None], x)
+    return torch.where(inside(sent(boxes, x.device), *x.shape[-2:]), sent(colour.to(x.dtype), x.device)[:, None, None],
+                       x)
 
 # %% ../nbs/07c_mixing.ipynb #156a7715
 def erasing_boxes(n: int,

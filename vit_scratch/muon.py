@@ -47,21 +47,28 @@ class Muon(torch.optim.Muon):
                 if p.grad is not None:
                     stacks[min(p.shape), max(p.shape)].append(p)
             for params in stacks.values():
-                self.step_stack(params, pieces=group.get("pieces", 1), **{name: group[name] for name in ("lr", "weight_decay", "momentum")})
+                self.step_stack(params, pieces=group.get("pieces", 1),
+                                **{name: group[name] for name in ("lr", "weight_decay", "momentum")})
 
-    def step_stack(self, params: list[Tensor], lr: float | Tensor, weight_decay: float, momentum: float, pieces: int = 1):
-        "One step of matrices (rows, columns) that have the same shape, or its transpose; each is cut into so many pieces of equal rows."
+    def step_stack(self, params: list[Tensor], lr: float | Tensor, weight_decay: float, momentum: float,
+                   pieces: int = 1):
+        """One step of matrices (rows, columns) that have the same shape, or its transpose; each is cut into so many
+        pieces of equal rows."""
         stands = lambda p: p.shape[0] / pieces > p.shape[1]
         params = sorted(params, key=stands)                  # those that lie first
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers, grads, lying = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params], sum(not stands(p) for p in params)
+        buffers, grads, lying = [self.state[p]["momentum_buffer"] for p in params], [p.grad
+            for p in params], sum(not stands(p) for p in params)
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         torch._foreach_mul_(params, 1 - lr * weight_decay)
-        ahead = [u.unflatten(0, (pieces, -1)) for u in torch._foreach_lerp(grads, buffers, momentum)]      # (pieces, rows/pieces, columns)
+        # (pieces, rows/pieces, columns)
+        ahead = [u.unflatten(0, (pieces, -1)) for u in torch._foreach_lerp(grads, buffers, momentum)]
         steps = orthogonalize(torch.cat(ahead[:lying] + [u.mT for u in ahead[lying:]])).to(params[0].dtype)
-        for some, u in ((params[:lying], steps[:lying * pieces]), (params[lying:], steps[lying * pieces:].mT.contiguous())):
+        for some, u in ((params[:lying], steps[:lying * pieces]),
+                        (params[lying:], steps[lying * pieces:].mT.contiguous())):
             if some:
-                u = u * (-lr * math.sqrt(max(1, some[0].shape[0] / pieces / some[0].shape[1])))            # lr: a number, or one in the device's memory
+                # lr: a number, or one in the device's memory
+                u = u * (-lr * math.sqrt(max(1, some[0].shape[0] / pieces / some[0].shape[1])))
                 torch._foreach_add_(some, [one.reshape(p.shape) for one, p in zip(u.split(pieces), some)])

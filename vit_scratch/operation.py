@@ -18,14 +18,16 @@ def slopes(f: Callable,              # the same by torch's operations, of the in
           ) -> list[Tensor | None]:  # of the inputs; None for what wants none
     "Gradients that can be differentiated again."
     with torch.enable_grad():
-        views = [t if t is None else t.view_as(t) for t in inputs]      # an input may itself be made of another one; that way is not ours to go
+        # an input may itself be made of another one; that way is not ours to go
+        views = [t if t is None else t.view_as(t) for t in inputs]
         wanted = [t for t in views if t is not None and t.requires_grad]
         found = iter(torch.autograd.grad(f(*views), wanted, grad, create_graph=True, allow_unused=True))
     return [next(found) if t is not None and t.requires_grad else None for t in views]
 
 def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_back: Callable, back_by_torch: Callable,
               shapes: Callable, shapes_back: Callable) -> tuple[Callable, Callable]:
-    "From a function and its backward pass: a function for autograd, and the same as an operation that a compiler need not look into."
+    """From a function and its backward pass: a function for autograd, and the same as an operation that a compiler
+    need not look into."""
     class Now(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *inputs):      # with `setup_context` torch would look up the names of all inputs in every call
@@ -33,12 +35,17 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
             keep(ctx, inputs, output)
             return output
         @staticmethod
-        def backward(ctx, *grads):      # recorded where somebody wants the gradient's own gradient; transformed where somebody wants many at once
-            by_torch = torch.is_grad_enabled() or any(torch._C._functorch.is_legacy_batchedtensor(g) or torch._C._functorch.is_batchedtensor(g) for g in grads if g is not None)
+        # recorded where somebody wants the gradient's own gradient; transformed where somebody wants many at once
+        def backward(ctx, *grads):
+            by_torch = (torch.is_grad_enabled()
+                        or any(torch._C._functorch.is_legacy_batchedtensor(g) or torch._C._functorch.is_batchedtensor(g)
+                               for g in grads if g is not None))
             return pass_back(ctx, back_by_torch if by_torch else back, *grads)
-    while hasattr(torch.ops.vit_scratch, name):      # a page that defines once more what the package has must not take it away
+    # a page that defines once more what the package has must not take it away
+    while hasattr(torch.ops.vit_scratch, name):
         name += "_again"
-    op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=()) for called, f in ((name, ahead), (f"{name}_backward", back)))
+    op, op_back = (torch.library.custom_op(f"vit_scratch::{called}", f, mutates_args=())
+                   for called, f in ((name, ahead), (f"{name}_backward", back)))
     op.register_autograd(lambda ctx, *grads: pass_back(ctx, op_back, *grads), setup_context=keep)
     for planned, answer in ((op, shapes), (op_back, shapes_back)): planned.register_fake(answer)
     return Now.apply, op

@@ -18,7 +18,8 @@ from .muon import Muon
 from .sharding import is_cut
 
 # %% ../nbs/08_optim.ipynb #57138dae
-NO_MATRICES = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")      # tables of vectors or numbers, whatever their shape
+# tables of vectors or numbers, whatever their shape
+NO_MATRICES = ("pos_embed", "cls_token", "reg_token", "relative_position_bias_table")
 
 def decays(name: str, p: Tensor) -> bool:
     "Weight decay is for matrices: not for biases, norms, positions or tokens."
@@ -73,9 +74,11 @@ def make_optimizers(model: nn.Module,
                    ) -> list[torch.optim.Optimizer]:
     "One optimizer, or Muon for the blocks' matrices [Muon] with AdamW for the rest."
     groups, betas = decay_groups(model, weight_decay, decay_all), (0.9, beta2)
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())      # all parameters in one call, where torch has it
+    # all parameters in one call, where torch has it
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     if kind in ("adam", "adamw"):
-        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas, fused=fused)])
+        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas,
+            fused=fused)])
     if kind != "muon":
         raise InputError(f"unknown optimizer {kind!r}; there are adamw, adam, muon")
     matrices = {n: p for n, p in model.named_parameters() if p.requires_grad and is_hidden_matrix(n, p)}
@@ -85,9 +88,11 @@ def make_optimizers(model: nn.Module,
     rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in groups]
     cut = any(is_cut(p) for p in matrices.values())       # over several processes: these cannot be stacked
     if cut and by_head:
-        raise InputError("muon by head needs whole matrices; here they are cut over several processes (no shard, or no by_head)")
+        raise InputError("muon by head needs whole matrices; here they are cut over several processes (no shard, or no "
+                         "by_head)")
     groups = head_groups(model, list(matrices.values())) if by_head else list(matrices.values())
-    return remember_lr([(torch.optim.Muon if cut else Muon)(groups, lr=muon_lr, weight_decay=weight_decay, momentum=momentum),
+    return remember_lr([(torch.optim.Muon if cut else Muon)(groups, lr=muon_lr, weight_decay=weight_decay,
+                                                            momentum=momentum),
                         torch.optim.AdamW(rest, lr, betas, fused=fused)])
 
 # %% ../nbs/08_optim.ipynb #cacb7f87
@@ -107,10 +112,12 @@ def set_lr(optimizers: list, factor: float):
             group["lr"] = group["base_lr"] * factor
 
 def rates_on(optimizers: list, device: torch.device | None):      # None: plain numbers again
-    "Keep the rates in the device's memory, where a recorded step reads them anew each time; and tell torch that such a step may follow."
+    """Keep the rates in the device's memory, where a recorded step reads them anew each time; and tell torch that such
+    a step may follow."""
     for group in (g for o in optimizers for g in o.param_groups):
         group["lr"] = float(group["lr"]) if device is None else torch.tensor(float(group["lr"]), device=device)
         if "capturable" in group:                 # torch's word for: may be recorded
             group["capturable"] = device is not None
     for optimizer in optimizers:
-        optimizer._warned_capturable_if_run_uncaptured = True      # or torch would complain about the steps before a recording
+        # or torch would complain about the steps before a recording
+        optimizer._warned_capturable_if_run_uncaptured = True

@@ -22,7 +22,8 @@ def check_divides(height: int, width: int,  # the image, in pixels
 # %% ../nbs/01_patches.ipynb #8f3aab81
 def patchify(x: Tensor,          # images (B, C, H, W)
              patch_size: int,    # P, side of a square patch in pixels
-            ) -> Tensor:         # patches (B, N, C·P·P), row by row; inside a patch channel first, as in a convolution's kernel
+            # patches (B, N, C·P·P), row by row; inside a patch channel first, as in a convolution's kernel
+            ) -> Tensor:
     "Cut images into non-overlapping square patches [ViT, §3.1]. Raises `InputError` if P does not divide H and W."
     B, C, H, W = x.shape
     P = patch_size
@@ -64,7 +65,8 @@ class PatchEmbed(nn.Module):
         if (C := self.proj.in_channels) != x.shape[1]:
             raise InputError(f"image has {x.shape[1]} channels, the model was built for {C}")
         if tuple(x.shape[-2:]) != self.img_size:
-            raise InputError(f"image is {x.shape[-2]}×{x.shape[-1]}, the model was built for {self.img_size[0]}×{self.img_size[1]}")
+            raise InputError(f"image is {x.shape[-2]}×{x.shape[-1]}, the model was built for "
+                             f"{self.img_size[0]}×{self.img_size[1]}")
         if x.is_cuda and self.is_product():
             return self.as_product(x)
         return self.proj(x).flatten(2).transpose(1, 2)                      # (B, D, rows, columns) → (B, N, D)
@@ -72,9 +74,12 @@ class PatchEmbed(nn.Module):
     def is_product(self) -> bool:
         "Whether the convolution is what it was made as, and nobody watches it."
         proj, P = self.proj, self.patch_size
-        usual = type(proj) is nn.Conv2d and proj.kernel_size == proj.stride == (P, P) and not any(proj.padding) and proj.groups == 1
-        return usual and not (proj._forward_hooks or proj._forward_pre_hooks or proj._backward_hooks or proj._backward_pre_hooks)
+        usual = (type(proj) is nn.Conv2d and proj.kernel_size == proj.stride == (P, P) and not any(proj.padding)
+                 and proj.groups == 1)
+        return (usual and not (proj._forward_hooks or proj._forward_pre_hooks or proj._backward_hooks
+                               or proj._backward_pre_hooks))
 
     def as_product(self, x: Tensor) -> Tensor:
-        "The same as one matrix product. A GPU's convolution leaves its answer channel by channel, and a compiled model keeps that order to its end."
+        """The same as one matrix product.
+        A GPU's convolution leaves its answer channel by channel, and a compiled model keeps that order to its end."""
         return F.linear(patchify(x, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)

@@ -26,11 +26,14 @@ from .vit import ViT, ViTConfig
 # %% ../nbs/21b_peers.ipynb #b1e274ca
 def check_common(cfg: ViTConfig):
     "Raise `InputError` for options that not every implementation has."
-    common = dict(pool="cls", pos="learned", reg_tokens=0, rope=False, rel_pos=False, qk_norm=False, init_values=None, norm_first=True, act="gelu", qkv_bias=True, drop_path_rate=0.0,
-                  drop_rate=0.0, pos_drop_rate=0.0, proj_drop_rate=0.0, attn_drop_rate=0.0, mlp_drop_rate=None, logit_drop_rate=0.0)
+    common = dict(pool="cls", pos="learned", reg_tokens=0, rope=False, rel_pos=False, qk_norm=False, init_values=None,
+                  norm_first=True, act="gelu", qkv_bias=True, drop_path_rate=0.0,
+                  drop_rate=0.0, pos_drop_rate=0.0, proj_drop_rate=0.0, attn_drop_rate=0.0, mlp_drop_rate=None,
+                  logit_drop_rate=0.0)
     for name, value in common.items():
         if getattr(cfg, name) != value:
-            raise InputError(f"{name} is {getattr(cfg, name)!r}; the implementations compared here have only {value!r} in common")
+            raise InputError(f"{name} is {getattr(cfg, name)!r}; the implementations compared here have only {value!r} "
+                             "in common")
 
 # %% ../nbs/21b_peers.ipynb #7e64f77c
 def as_timm(model: ViT) -> nn.Module:
@@ -38,7 +41,8 @@ def as_timm(model: ViT) -> nn.Module:
     from timm.models import VisionTransformer
     check_common(model.cfg)
     c = model.cfg
-    peer = VisionTransformer(img_size=c.img_size, patch_size=c.patch_size, in_chans=c.in_chans, num_classes=c.num_classes,
+    peer = VisionTransformer(img_size=c.img_size, patch_size=c.patch_size, in_chans=c.in_chans,
+                             num_classes=c.num_classes,
                              embed_dim=c.embed_dim, depth=c.depth, num_heads=c.num_heads, mlp_ratio=c.mlp_ratio)
     peer.load_state_dict(model.state_dict())
     return peer
@@ -51,11 +55,14 @@ def as_torch(model: ViT) -> nn.Module:
 
 # %% ../nbs/21b_peers.ipynb #e1200146
 # our name → torchvision's; {i} is the block's number
-TORCHVISION_NAMES = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "patch_embed.proj": "conv_proj", "norm": "encoder.ln", "head": "heads.head",
-                     "blocks.{i}.norm1": "encoder.layers.encoder_layer_{i}.ln_1", "blocks.{i}.norm2": "encoder.layers.encoder_layer_{i}.ln_2",
+TORCHVISION_NAMES = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "patch_embed.proj": "conv_proj",
+                     "norm": "encoder.ln", "head": "heads.head",
+                     "blocks.{i}.norm1": "encoder.layers.encoder_layer_{i}.ln_1",
+                     "blocks.{i}.norm2": "encoder.layers.encoder_layer_{i}.ln_2",
                      "blocks.{i}.attn.qkv.": "encoder.layers.encoder_layer_{i}.self_attention.in_proj_",
                      "blocks.{i}.attn.proj": "encoder.layers.encoder_layer_{i}.self_attention.out_proj",
-                     "blocks.{i}.mlp.fc1": "encoder.layers.encoder_layer_{i}.mlp.0", "blocks.{i}.mlp.fc2": "encoder.layers.encoder_layer_{i}.mlp.3"}
+                     "blocks.{i}.mlp.fc1": "encoder.layers.encoder_layer_{i}.mlp.0",
+                     "blocks.{i}.mlp.fc2": "encoder.layers.encoder_layer_{i}.mlp.3"}
 
 def renamed(state: dict[str, Tensor], names: dict[str, str], depth: int) -> dict[str, Tensor]:
     "The same tensors under other names. Raises `InputError` for a name that the table does not have."
@@ -73,16 +80,23 @@ def as_torchvision(model: ViT) -> nn.Module:
     from torchvision.models import VisionTransformer
     check_common(model.cfg)
     c = model.cfg
-    peer = VisionTransformer(image_size=c.img_size, patch_size=c.patch_size, num_layers=c.depth, num_heads=c.num_heads, hidden_dim=c.embed_dim,
+    peer = VisionTransformer(image_size=c.img_size, patch_size=c.patch_size, num_layers=c.depth, num_heads=c.num_heads,
+                             hidden_dim=c.embed_dim,
                              mlp_dim=int(c.embed_dim * c.mlp_ratio), num_classes=c.num_classes)
     peer.load_state_dict(renamed(model.state_dict(), TORCHVISION_NAMES, c.depth))
     return peer
 
 # %% ../nbs/21b_peers.ipynb #568d2822
-HUGGINGFACE_NAMES = {"cls_token": "vit.embeddings.cls_token", "pos_embed": "vit.embeddings.position_embeddings", "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
-                     "norm": "vit.layernorm", "head": "classifier", "blocks.{i}.norm1": "vit.layers.{i}.layernorm_before", "blocks.{i}.norm2": "vit.layers.{i}.layernorm_after",
-                     "blocks.{i}.attn.q.": "vit.layers.{i}.attention.q_proj.", "blocks.{i}.attn.k.": "vit.layers.{i}.attention.k_proj.", "blocks.{i}.attn.v.": "vit.layers.{i}.attention.v_proj.",
-                     "blocks.{i}.attn.proj": "vit.layers.{i}.attention.o_proj", "blocks.{i}.mlp.fc1": "vit.layers.{i}.mlp.fc1", "blocks.{i}.mlp.fc2": "vit.layers.{i}.mlp.fc2"}
+HUGGINGFACE_NAMES = {"cls_token": "vit.embeddings.cls_token", "pos_embed": "vit.embeddings.position_embeddings",
+                     "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+                     "norm": "vit.layernorm", "head": "classifier",
+                     "blocks.{i}.norm1": "vit.layers.{i}.layernorm_before",
+                     "blocks.{i}.norm2": "vit.layers.{i}.layernorm_after",
+                     "blocks.{i}.attn.q.": "vit.layers.{i}.attention.q_proj.",
+                     "blocks.{i}.attn.k.": "vit.layers.{i}.attention.k_proj.",
+                     "blocks.{i}.attn.v.": "vit.layers.{i}.attention.v_proj.",
+                     "blocks.{i}.attn.proj": "vit.layers.{i}.attention.o_proj",
+                     "blocks.{i}.mlp.fc1": "vit.layers.{i}.mlp.fc1", "blocks.{i}.mlp.fc2": "vit.layers.{i}.mlp.fc2"}
 
 class Logits(nn.Module):
     "A Hugging Face classifier that answers with logits."
@@ -98,8 +112,12 @@ def as_huggingface(model: ViT) -> nn.Module:
     from transformers import ViTConfig as TheirConfig, ViTForImageClassification
     check_common(model.cfg)
     c, state = model.cfg, {}
-    peer = ViTForImageClassification(TheirConfig(hidden_size=c.embed_dim, num_hidden_layers=c.depth, num_attention_heads=c.num_heads, intermediate_size=int(c.embed_dim * c.mlp_ratio),
-                                                 image_size=c.img_size, patch_size=c.patch_size, num_channels=c.in_chans, num_labels=c.num_classes, layer_norm_eps=1e-6))
+    peer = ViTForImageClassification(TheirConfig(hidden_size=c.embed_dim, num_hidden_layers=c.depth,
+                                                 num_attention_heads=c.num_heads,
+                                                 intermediate_size=int(c.embed_dim * c.mlp_ratio),
+                                                 image_size=c.img_size, patch_size=c.patch_size,
+                                                 num_channels=c.in_chans, num_labels=c.num_classes,
+                                                 layer_norm_eps=1e-6))
     for key, value in model.state_dict().items():
         parts = zip("qkv", value.chunk(3)) if ".qkv." in key else [("qkv", value)]
         state |= {key.replace(".qkv.", f".{name}."): part for name, part in parts}
@@ -107,19 +125,27 @@ def as_huggingface(model: ViT) -> nn.Module:
     return Logits(peer)
 
 # %% ../nbs/21b_peers.ipynb #9697b3b4
-VIT_PYTORCH_NAMES = {"cls_token": "cls_token", "pos_embed": "pos_embedding", "patch_embed.proj": "to_patch_embedding.2", "norm": "transformer.norm", "head": "mlp_head",
-                     "blocks.{i}.norm1": "transformer.layers.{i}.0.norm", "blocks.{i}.attn.qkv": "transformer.layers.{i}.0.to_qkv", "blocks.{i}.attn.proj": "transformer.layers.{i}.0.to_out.0",
-                     "blocks.{i}.norm2": "transformer.layers.{i}.1.net.0", "blocks.{i}.mlp.fc1": "transformer.layers.{i}.1.net.1", "blocks.{i}.mlp.fc2": "transformer.layers.{i}.1.net.4"}
+VIT_PYTORCH_NAMES = {"cls_token": "cls_token", "pos_embed": "pos_embedding", "patch_embed.proj": "to_patch_embedding.2",
+                     "norm": "transformer.norm", "head": "mlp_head",
+                     "blocks.{i}.norm1": "transformer.layers.{i}.0.norm",
+                     "blocks.{i}.attn.qkv": "transformer.layers.{i}.0.to_qkv",
+                     "blocks.{i}.attn.proj": "transformer.layers.{i}.0.to_out.0",
+                     "blocks.{i}.norm2": "transformer.layers.{i}.1.net.0",
+                     "blocks.{i}.mlp.fc1": "transformer.layers.{i}.1.net.1",
+                     "blocks.{i}.mlp.fc2": "transformer.layers.{i}.1.net.4"}
 
 def as_vit_pytorch(model: ViT) -> nn.Module:
-    "vit-pytorch's `ViT`, as published, with the weights of ours that it has: no biases on queries, keys and values, two more norms around the patch projection."
+    """vit-pytorch's `ViT`, as published, with the weights of ours that it has: no biases on queries, keys and values,
+    two more norms around the patch projection."""
     from vit_pytorch import ViT as Theirs
     check_common(model.cfg)
     c, state = model.cfg, {key: value for key, value in model.state_dict().items() if not key.endswith("qkv.bias")}
-    peer = Theirs(image_size=c.img_size, patch_size=c.patch_size, num_classes=c.num_classes, dim=c.embed_dim, depth=c.depth, heads=c.num_heads,
+    peer = Theirs(image_size=c.img_size, patch_size=c.patch_size, num_classes=c.num_classes, dim=c.embed_dim,
+                  depth=c.depth, heads=c.num_heads,
                   mlp_dim=int(c.embed_dim * c.mlp_ratio), dim_head=c.embed_dim // c.num_heads, channels=c.in_chans)
     state |= {"cls_token": state["cls_token"][0], "pos_embed": state["pos_embed"][0],
-              "patch_embed.proj.weight": state["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1)}      # their pixels come before their channels
+              # their pixels come before their channels
+              "patch_embed.proj.weight": state["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1)}
     missing, unknown = peer.load_state_dict(renamed(state, VIT_PYTORCH_NAMES, c.depth), strict=False)
     if unknown or any(not name.startswith("to_patch_embedding.") for name in missing):
         raise InputError(f"this version of vit-pytorch has other names: {', '.join([*unknown, *missing][:3])}")
@@ -133,15 +159,19 @@ def surplus(name: str, cfg: ViTConfig) -> int:
     return 2*patch + 2*cfg.embed_dim - 3*cfg.embed_dim*cfg.depth      # two norms more, three biases in each block fewer
 
 # %% ../nbs/21b_peers.ipynb #2ca210d9
-PEERS = {"timm": ("timm", as_timm), "torchvision": ("torchvision", as_torchvision), "nn.TransformerEncoder": ("torch", as_torch),
-         "transformers": ("transformers", as_huggingface), "vit-pytorch": ("vit_pytorch", as_vit_pytorch)}      # name → what it needs, how it is made
+PEERS = {"timm": ("timm", as_timm), "torchvision": ("torchvision", as_torchvision),
+         "nn.TransformerEncoder": ("torch", as_torch),
+         # name → what it needs, how it is made
+         "transformers": ("transformers", as_huggingface), "vit-pytorch": ("vit_pytorch", as_vit_pytorch)}
 
 def installed() -> list[str]:
     "The names of all implementations that are there, ours first."
-    return ["vit_scratch", *(name for name, (package, _) in PEERS.items() if importlib.util.find_spec(package) is not None)]
+    return ["vit_scratch", *(name for name, (package, _) in PEERS.items()
+                             if importlib.util.find_spec(package) is not None)]
 
 def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> dict[str, nn.Module]:
-    "The same model from everyone who is installed, ours first; or only from one of them. Raises `InputError` for a configuration not all have, or if the parameters do not match."
+    """The same model from everyone who is installed, ours first; or only from one of them.
+    Raises `InputError` for a configuration not all have, or if the parameters do not match."""
     check_common(cfg)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -150,7 +180,8 @@ def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> d
     for name in installed()[1:] if only is None else {only} - {"vit_scratch"}:
         models[name] = PEERS[name][1](models["vit_scratch"])
         if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
-            raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the same model")
+            raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the "
+                             "same model")
     return models
 
 # %% ../nbs/21b_peers.ipynb #21bstep2
@@ -171,7 +202,8 @@ def our_training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str, compile:
     "The same with what `fit` uses: `Gradients`, our choice of optimizer, and, compiled on a GPU, a recording of all."
     model.train()
     keep_memory()
-    gradients, (optimizer,) = Gradients(model, amp, compile="on" if compile else "off"), make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)
+    gradients, (optimizer,) = Gradients(model, amp, compile="on" if compile else "off"), make_optimizers(model, "adamw",
+        1e-3, weight_decay=0.01, decay_all=True)
     def step(images: Tensor = x, labels: Tensor = y) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = gradients(images, labels)

@@ -34,7 +34,8 @@ def predict_files(folder, paths: list, top: int = 3, device: str = "auto") -> st
     lines = []
     for path, p in zip(paths, run.predict(paths)):
         best = p.topk(min(top, len(run.classes)))
-        lines.append(f"{path}: " + ", ".join(f"{run.classes[i]} {v:.1%}" for v, i in zip(best.values.tolist(), best.indices.tolist())))
+        lines.append(f"{path}: " + ", ".join(f"{run.classes[i]} {v:.1%}"
+                                             for v, i in zip(best.values.tolist(), best.indices.tolist())))
     return "\n".join(lines)
 
 # %% ../nbs/40b_pictures.ipynb #f41e37f8
@@ -47,7 +48,8 @@ def make_folder(folder: Path):
         raise InputError(f"cannot write into {folder}: {error.strerror}") from None
 
 def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Path]:
-    "Write one attention picture for each image, and those of `looks`, into `out` or the run folder; returns their paths."
+    """Write one attention picture for each image, and those of `looks`, into `out` or the run folder; returns their
+    paths."""
     run, out = load_run(folder, device), Path(folder if out is None else out)
     pictures = [run.picture(p) for p in paths]          # read all before writing any
     make_folder(out)
@@ -79,32 +81,41 @@ def explore_file(folder, path, out=None, device: str = "auto") -> Path:
 
 # %% ../nbs/40b_pictures.ipynb #5024ee7e
 def known_numbers(name: str, classes: list[str], known: list[str]) -> Tensor:      # (len(classes),)
-    "The run's number of each class: folders come in the alphabet's order, the run's classes need not. Raises `InputError` for a class that is not `known`."
+    """The run's number of each class: folders come in the alphabet's order, the run's classes need not.
+    Raises `InputError` for a class that is not `known`."""
     short = lambda names, n: ", ".join(names[:n]) + " …" * (len(names) > n)
     if unknown := [c for c in classes if c not in known]:
-        raise InputError(f"{name} has classes that the run does not know: {short(unknown, 3)}; it knows {short(known, 10)}")
+        raise InputError(f"{name} has classes that the run does not know: {short(unknown, 3)}; it knows "
+                         f"{short(known, 10)}")
     return torch.tensor([known.index(c) for c in classes])
 
-def images_from(run: LoadedRun, name: str, split: str | None, root: str = ".data") -> tuple[Split | FileSplit, str]:      # root: where downloads are
-    """A split of a built-in set, a folder's split, or all of a folder class/image, labelled as the run numbers its classes; and the split's name.
+def images_from(run: LoadedRun, name: str, split: str | None,
+                root: str = ".data",      # where downloads are
+               ) -> tuple[Split | FileSplit, str]:
+    """A split of a built-in set, a folder's split, or all of a folder class/image, labelled as the run numbers its
+    classes; and the split's name.
 
     Raises `InputError` for a class that the run does not know.
     """
     source = run.config["data"]["source"]
     if name in BUILT_IN:
         split, size = split or "test", None if name in NATIVE_SIZE else source["img_size"]
-        data = load_data(name, img_size=size, root=root, **{key: source[key] for key in ("val_fraction", "seed") if key in source})
+        data = load_data(name, img_size=size, root=root,
+                         **{key: source[key] for key in ("val_fraction", "seed") if key in source})
         part, classes = getattr(data, split), data.classes
     else:
         there = [part for part in ("test", "val", "train") if Path(name, part).is_dir()]
         if not Path(name).is_dir() or split and split not in there:
-            raise InputError(f"there is no folder {Path(name, split or '')}" + f"; without --split, all images of {name} are measured" * (Path(name).is_dir() and not there))
+            raise InputError(f"there is no folder {Path(name, split or '')}"
+                             + f"; without --split, all images of {name} are measured" * (Path(name).is_dir()
+                                 and not there))
         split = split or (there or ["all"])[0]
         where = Path(name, split) if there else Path(name)
         classes = folder_classes(where)
         part = FileSplit(*list_images(where, classes), source["img_size"])
     labels = known_numbers(name, classes, run.classes)[part.labels]
-    part = FileSplit(part.paths, labels, part.img_size, part.workers) if isinstance(part, FileSplit) else replace(part, labels=labels)
+    part = (FileSplit(part.paths, labels, part.img_size, part.workers) if isinstance(part, FileSplit)
+            else replace(part, labels=labels))
     return keep(part, fits(len(part), part.shape[-1], 0.5)), split
 
 def maybe_seen(run: LoadedRun, name: str, split: str) -> bool:
@@ -114,7 +125,8 @@ def maybe_seen(run: LoadedRun, name: str, split: str) -> bool:
         return "test" not in (split, here.name)
     if name in BUILT_IN:
         return own.split(" ")[0] == name and split != "test"
-    return "train" in (split, here.name) or "test" not in (split, here.name) and (here == Path(own) or Path(own) in here.parents)
+    return ("train" in (split, here.name) or "test" not in (split, here.name)
+            and (here == Path(own) or Path(own) in here.parents))
 
 # %% ../nbs/40b_pictures.ipynb #40bev001
 def evaluate_run(folder,
@@ -123,7 +135,8 @@ def evaluate_run(folder,
                  data: str | None = None,       # images from elsewhere: a built-in set or a folder; left out, the run's own
                  root: str = ".data",           # where downloads for `data` are
                 ) -> str:
-    "A table of loss, accuracy and accuracy per class on one split; with mistakes, confusion and calibration also as a page in the run's folder."
+    """A table of loss, accuracy and accuracy per class on one split; with mistakes, confusion and calibration also as
+    a page in the run's folder."""
     if split not in (None, "train", "val", "test"):
         raise InputError(f"no split {split!r}; there are train, val and test")
     run, doubt = load_run(folder, device), ""
@@ -135,17 +148,25 @@ def evaluate_run(folder,
         doubt = f"; the run itself had {was:,}" * (was != len(part))
     else:
         part, split = images_from(run, data, split, root)
-        images = ImageData(data if data in BUILT_IN else Path(data).resolve().name, run.classes, part, part, part, run.mean, run.std)
+        images = ImageData(data if data in BUILT_IN else Path(data).resolve().name, run.classes, part, part, part,
+                           run.mean, run.std)
         doubt = "; the run may have been trained on some of these" * maybe_seen(run, data, split)
     size = run.model.cfg.img_size
     if size != images.img_size:
-        if images.img_size != run.config["data"]["source"]["img_size"] or not isinstance(part, Split):      # else trained on crops
-            raise InputError(f"the run's model takes images of {size}×{size}; those of {images.name} have {images.img_size}×{images.img_size}" + ", and are too many for crops in memory" * isinstance(part, FileSplit))
+        # else trained on crops
+        if images.img_size != run.config["data"]["source"]["img_size"] or not isinstance(part, Split):
+            raise InputError(f"the run's model takes images of {size}×{size}; those of {images.name} have "
+                             f"{images.img_size}×{images.img_size}"
+                             + ", and are too many for crops in memory" * isinstance(part, FileSplit))
         part = part.centre(size)
     amp = "off" if run.config["train"]["amp"] == "off" else choose_amp("auto", next(run.model.parameters()).device)
-    make_folder(Path(folder))                             # here, for a model that comes with the package; before the work
+    # here, for a model that comes with the package; before the work
+    make_folder(Path(folder))
     scores = evaluate(run.model, part, images, amp=amp)
-    name = "report" if data is None and split == "val" else "report-" + re.sub(r"\W+", "-", f"{images.name} {split}").strip("-")
+    name = ("report" if data is None
+            and split == "val" else "report-" + re.sub(r"\W+", "-", f"{images.name} {split}").strip("-"))
     report = write_report(Path(folder)/f"{name}.html", run.model, part, images, f"{images.name}: {split} images", amp)
-    lines = [f"{images.name}, {split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}; more in {report}{doubt}"]
-    return "\n".join(lines + [f"  {name:20} {'no images' if a is None else format(a, '7.2%')}" for name, a in zip(run.classes, scores["per_class"])])
+    lines = [f"{images.name}, {split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss "
+             f"{scores['loss']:.4f}; more in {report}{doubt}"]
+    return "\n".join(lines + [f"  {name:20} {'no images' if a is None else format(a, '7.2%')}"
+                              for name, a in zip(run.classes, scores["per_class"])])

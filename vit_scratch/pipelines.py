@@ -38,12 +38,14 @@ def write_pictures(folder: Path,
         Image.fromarray(image).save(path)
 
 # %% ../nbs/21d_pipelines.ipynb #547c0083
-COLOURS = dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)      # system A's augmentation, with a crop, a flip and a rotation
+# system A's augmentation, with a crop, a flip and a rotation
+COLOURS = dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
 
 def ours(folder: Path, batch: int, amp: str, device: torch.device) -> Iterator[int]:
     "Our own program; yields the number of images after every step."
     data = load_data(str(folder))
-    steps = Steps(ViT(preset("system-a", num_classes=data.num_classes)), data, TrainConfig(batch_size=batch, rotation=15, **COLOURS, amp=amp, device=str(device), compile="off"))
+    steps = Steps(ViT(preset("system-a", num_classes=data.num_classes)), data,
+                  TrainConfig(batch_size=batch, rotation=15, **COLOURS, amp=amp, device=str(device), compile="off"))
     steps.model.train()
     while True:
         for images, labels in batches(steps.train_split, batch, steps.draws(steps.epoch)):
@@ -54,7 +56,8 @@ def ours(folder: Path, batch: int, amp: str, device: torch.device) -> Iterator[i
 # %% ../nbs/21d_pipelines.ipynb #b41bdb16
 def train_on(loader, model: nn.Module, amp: str, device: torch.device) -> Iterator[int]:
     "The loop around a data loader, as everyone writes it."
-    model, optimizer = model.to(device).train(), torch.optim.AdamW(model.parameters(), 1e-3, fused=device.type == "cuda")
+    model, optimizer = model.to(device).train(), torch.optim.AdamW(model.parameters(), 1e-3,
+        fused=device.type == "cuda")
     while True:
         for images, labels in loader:
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
@@ -68,10 +71,12 @@ def train_on(loader, model: nn.Module, amp: str, device: torch.device) -> Iterat
 def tutorial(folder: Path, batch: int, amp: str, device: torch.device) -> Iterator[int]:
     "torchvision's folder, transforms and loader around an `nn.TransformerEncoder`."
     from torchvision import datasets, transforms
-    change = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ColorJitter(*COLOURS.values()), transforms.RandomRotation(15),
+    change = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(),
+                                 transforms.ColorJitter(*COLOURS.values()), transforms.RandomRotation(15),
                                  transforms.ToTensor(), transforms.Normalize([0.5]*3, [0.5]*3)])
     files = datasets.ImageFolder(folder/"train", change)
-    loader = torch.utils.data.DataLoader(files, batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True, pin_memory=device.type == "cuda")
+    loader = torch.utils.data.DataLoader(files, batch, shuffle=True, drop_last=True, num_workers=2,
+                                         persistent_workers=True, pin_memory=device.type == "cuda")
     return train_on(loader, as_torch(ViT(preset("system-a", num_classes=len(files.classes)))), amp, device)
 
 # %% ../nbs/21d_pipelines.ipynb #b085c3be
@@ -79,7 +84,8 @@ def timms(folder: Path, batch: int, amp: str, device: torch.device) -> Iterator[
     "timm's data set, loader and model."
     from timm.data import create_dataset, create_loader
     files = create_dataset("", str(folder), split="train", is_training=True)
-    loader = create_loader(files, (3, 32, 32), batch, is_training=True, color_jitter=0.2, num_workers=2, use_prefetcher=device.type == "cuda", device=device)
+    loader = create_loader(files, (3, 32, 32), batch, is_training=True, color_jitter=0.2, num_workers=2,
+                           use_prefetcher=device.type == "cuda", device=device)
     classes = len(list((folder/"train").iterdir()))
     return train_on(loader, as_timm(ViT(preset("system-a", num_classes=classes))), amp, device)
 
@@ -88,7 +94,8 @@ PIPELINES = {"vit_scratch": ours, "DataLoader + nn.TransformerEncoder": tutorial
 NEEDS = {"vit_scratch": "torch", "DataLoader + nn.TransformerEncoder": "torchvision", "timm": "timm.data"}
 
 def run_for(name: str, folder: str, seconds: float, batch: int, amp: str, device: str) -> dict:
-    "Images that one program learns from in this time, the seconds until its first step was done, and its rate after that."
+    """Images that one program learns from in this time, the seconds until its first step was done, and its rate after
+    that."""
     importlib.import_module(NEEDS[name])                 # nobody pays for imports
     device, seen, start = torch.device(device), [], time.perf_counter()
     for images in PIPELINES[name](Path(folder), batch, amp, device):
@@ -98,10 +105,12 @@ def run_for(name: str, folder: str, seconds: float, batch: int, amp: str, device
             break
     first, total = seen[0][0], sum(n for _, n in seen)
     rate = (total - seen[0][1]) / (seen[-1][0] - first) if len(seen) > 1 else None
-    return {"pipeline": name, "images": total, "seconds": seen[-1][0], "first_step_after": first, "images_per_second_after_that": rate}
+    return {"pipeline": name, "images": total, "seconds": seen[-1][0], "first_step_after": first,
+            "images_per_second_after_that": rate}
 
 # %% ../nbs/21d_pipelines.ipynb #a59cd98b
-def bench_pipelines(seconds: float = 60.0, rounds: int = 2, device: str = "auto", batch: int = 256, out: str | None = None, n: int = 10_000) -> dict:
+def bench_pipelines(seconds: float = 60.0, rounds: int = 2, device: str = "auto", batch: int = 256,
+                    out: str | None = None, n: int = 10_000) -> dict:
     "All programs that are installed, in turns, each time in a new process. Raises `InputError` for less than a second."
     if seconds < 1:
         raise InputError(f"pipelines take at least a second each, not {seconds:g}")
@@ -113,10 +122,13 @@ def bench_pipelines(seconds: float = 60.0, rounds: int = 2, device: str = "auto"
             for name in PIPELINES:
                 if name == "timm" and importlib.util.find_spec("timm") is None:
                     continue
-                code = f"from vit_scratch.bench import say; from vit_scratch.pipelines import run_for; say(**run_for{(name, folder, seconds, batch, amp, str(device))!r})"
-                rows.append(heard(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()))
+                code = ("from vit_scratch.bench import say; from vit_scratch.pipelines import run_for; "
+                        f"say(**run_for{(name, folder, seconds, batch, amp, str(device))!r})")
+                rows.append(heard(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                                                 check=True).stdout.splitlines()))
                 print(f"{name:35} {rows[-1]['images']:7} images in {rows[-1]['seconds']:.0f} s", flush=True)
-    result = {"what": "whole training programs, from files to steps", "files": n, "batch": batch, "amp": amp, "rows": rows, "environment": environment()}
+    result = {"what": "whole training programs, from files to steps", "files": n, "batch": batch, "amp": amp,
+              "rows": rows, "environment": environment()}
     if out:
         write_json(out, result)
     return result

@@ -20,7 +20,8 @@ from .core import InputError, check_types, sent
 from .mixing import erase, erasing_boxes, mixing_draws
 
 # %% ../nbs/07d_policy.ipynb #e51f4f89
-OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness",
+OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
+       "Sharpness",
        "Posterize", "Solarize", "AutoContrast", "Equalize")         # torchvision's names and order
 
 # %% ../nbs/07d_policy.ipynb #7ad8fbf6
@@ -40,9 +41,12 @@ def one_factor(x: Tensor, which: int, strength: Tensor) -> Tensor:
     "`recolour` with only brightness (0), contrast (1) or saturation (2) other than 1."
     return recolour(x, *(1 + 0.9*strength if i == which else torch.ones_like(strength) for i in range(3)))
 
-REPAINT = {"Brightness": lambda x, s: one_factor(x, 0, s), "Contrast": lambda x, s: one_factor(x, 1, s), "Color": lambda x, s: one_factor(x, 2, s),
-           "Sharpness": lambda x, s: sharpen(x, 1 + 0.9*s), "Posterize": lambda x, s: posterize(x, 8 - (4*s.abs()).round()),
-           "Solarize": lambda x, s: solarize(x, 1 - s.abs()), "AutoContrast": lambda x, s: autocontrast(x), "Equalize": lambda x, s: equalize(x)}
+REPAINT = {"Brightness": lambda x, s: one_factor(x, 0, s), "Contrast": lambda x, s: one_factor(x, 1, s),
+           "Color": lambda x, s: one_factor(x, 2, s),
+           "Sharpness": lambda x, s: sharpen(x, 1 + 0.9*s),
+           "Posterize": lambda x, s: posterize(x, 8 - (4*s.abs()).round()),
+           "Solarize": lambda x, s: solarize(x, 1 - s.abs()), "AutoContrast": lambda x, s: autocontrast(x),
+           "Equalize": lambda x, s: equalize(x)}
 
 # %% ../nbs/07d_policy.ipynb #3c572a37
 def repaint(x: Tensor,          # images (B, 3, H, W), float 0–1; changed in place
@@ -95,11 +99,13 @@ class AugmentConfig:
 
     def __post_init__(self):
         check_types(self)
-        largest = dict(rotation=180, brightness=1, contrast=1, saturation=1, hue=0.5, magnitude=30, erasing=1, mix_prob=1)
+        largest = dict(rotation=180, brightness=1, contrast=1, saturation=1, hue=0.5, magnitude=30, erasing=1,
+                       mix_prob=1)
         for name in AugmentConfig.__dataclass_fields__:
             value, top = getattr(self, name), largest.get(name, float("inf"))
             if not 0 <= value <= top:
-                raise InputError(f"{name} is {value}; it must be at least 0" + (f" and at most {top}" if name in largest else ""))
+                raise InputError(f"{name} is {value}; it must be at least 0"
+                                 + (f" and at most {top}" if name in largest else ""))
 
 # %% ../nbs/07d_policy.ipynb #1723448c
 def draw(cfg: AugmentConfig,
@@ -111,10 +117,12 @@ def draw(cfg: AugmentConfig,
     random = lambda *shape: torch.rand(n, *shape, generator=generator)
     colour = torch.tensor([cfg.brightness, cfg.contrast, cfg.saturation])
     draws = {}
-    if cfg.crop_padding or cfg.crop_size:                                                        # row and column of the crop
+    # row and column of the crop
+    if cfg.crop_padding or cfg.crop_size:
         rooms = [side + 2*cfg.crop_padding - (cfg.crop_size or side) for side in (height, width)]
         if min(rooms) < 0:
-            raise InputError(f"crop_size {cfg.crop_size} is larger than images of {height}×{width} with crop_padding {cfg.crop_padding}")
+            raise InputError(f"crop_size {cfg.crop_size} is larger than images of {height}×{width} with crop_padding "
+                             f"{cfg.crop_padding}")
         draws["place"] = torch.stack([torch.randint(room + 1, (n,), generator=generator) for room in rooms], dim=1)
     height, width = (cfg.crop_size or side for side in (height, width))
     if cfg.flip:
@@ -137,8 +145,10 @@ def draw(cfg: AugmentConfig,
 # %% ../nbs/07d_policy.ipynb #7d1t0ge8
 AT_ONCE = 32 * 2**20      # bytes of images that a GPU augments together
 
-def batches_at_once(batch_size: int, shape: tuple[int, ...], device: torch.device) -> int:      # shape: (C, H, W) of an image
-    "How many batches are worth augmenting together: on a GPU as many as `AT_ONCE` holds; one elsewhere, and of an odd size, where an image has no partner to mix with."
+# shape: (C, H, W) of an image
+def batches_at_once(batch_size: int, shape: tuple[int, ...], device: torch.device) -> int:
+    """How many batches are worth augmenting together: on a GPU as many as `AT_ONCE` holds; one elsewhere, and of an
+    odd size, where an image has no partner to mix with."""
     return max(1, AT_ONCE // (batch_size * math.prod(shape))) if device.type == "cuda" and batch_size % 2 == 0 else 1
 
 def together(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -162,7 +172,8 @@ def move(x: Tensor, draws: dict, cfg: AugmentConfig) -> Tensor:   # images (B, C
     if "angle" in draws:
         chain.append(rotation(draws["angle"]))
     if "op" in draws:
-        chain += [moves(op, strength, *x.shape[-2:]) for op, strength in zip(draws["op"].unbind(1), draws["strength"].unbind(1))]
+        chain += [moves(op, strength, *x.shape[-2:])
+                  for op, strength in zip(draws["op"].unbind(1), draws["strength"].unbind(1))]
     return warp(x, reduce(then, chain))
 
 # %% ../nbs/07d_policy.ipynb #cff09ec1
@@ -174,7 +185,8 @@ def augment(x: Tensor,              # images (B, C, H, W), uint8, or float 0–1
     "Everything a recipe does to single images. Raises `InputError` for colour steps on images that are not RGB."
     paints = [name for name in ("op", "colour", "turn") if name in draws]
     if paints and x.shape[1] != 3:
-        raise InputError(f"brightness, contrast, saturation, hue and randaugment are for RGB images; these have {x.shape[1]} channels")
+        raise InputError("brightness, contrast, saturation, hue and randaugment are for RGB images; these have "
+                         f"{x.shape[1]} channels")
     if not x.is_floating_point() and (paints or "angle" in draws or "erased" in draws):
         x = x.float() / 255
     x = move(x, draws, cfg)

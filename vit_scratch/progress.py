@@ -16,7 +16,8 @@ from .core import InputError
 # %% ../nbs/09c_progress.ipynb #fa10bc12
 class Progress:
     "One bar an epoch where somebody watches (notebook or terminal); one plain line an epoch elsewhere."
-    columns = {"epoch": "d", "train_loss": ".3f", "val_loss": ".3f", "val_accuracy": ".1%", "images_per_second": ".0f", "seconds": ".1f"}
+    columns = {"epoch": "d", "train_loss": ".3f", "val_loss": ".3f", "val_accuracy": ".1%", "images_per_second": ".0f",
+               "seconds": ".1f"}
 
     def __init__(self, start: int, epochs: int, quiet: bool = False):
         captured = isinstance(sys.stdout, io.StringIO)
@@ -64,7 +65,8 @@ class Progress:
 # %% ../nbs/09c_progress.ipynb #65ce5d3a
 @contextmanager
 def interrupts():
-    "While open, the first Ctrl-C (or SIGTERM) is only noted, in the event this yields; a second one interrupts at once."
+    """While open, the first Ctrl-C (or SIGTERM) is only noted, in the event this yields; a second one interrupts at
+    once."""
     asked = threading.Event()
     def note(number, frame):
         if asked.is_set():
@@ -82,7 +84,8 @@ def interrupts():
 
 # %% ../nbs/09c_progress.ipynb #09cpipe2
 def reader_has_gone(say: str = "") -> bool:
-    "Whether whoever reads this program's output has gone, found out by saying something; what comes later then goes nowhere."
+    """Whether whoever reads this program's output has gone, found out by saying something; what comes later then goes
+    nowhere."""
     try:
         if sys.stdout:      # None where a program was started without
             print(end=say, flush=True)
@@ -93,19 +96,22 @@ def reader_has_gone(say: str = "") -> bool:
 
 @contextmanager
 def reader_may_leave():
-    "While open, a reader who leaves early ends the program with exit code 141, as other programs end; any other broken pipe is an error."
+    """While open, a reader who leaves early ends the program with exit code 141, as other programs end; any other
+    broken pipe is an error."""
     try:
         yield
         if reader_has_gone():
             sys.exit(141)
     except BrokenPipeError:
-        if not reader_has_gone("\n"):      # what could not be said is forgotten, so with nothing to say nothing would happen
+        # what could not be said is forgotten, so with nothing to say nothing would happen
+        if not reader_has_gone("\n"):
             raise
         sys.exit(141)
 
 # %% ../nbs/09c_progress.ipynb #dc74eb18
 class EventLog:
-    "TensorBoard's event file, a scalar for each column and epoch; nothing where no folder is given. Raises `InputError` if it cannot be written."
+    """TensorBoard's event file, a scalar for each column and epoch; nothing where no folder is given.
+    Raises `InputError` if it cannot be written."""
     def __init__(self, folder: str, start: int = 0):   # epochs done so far
         self.writer = None
         if not folder:
@@ -123,11 +129,13 @@ class EventLog:
         if self.writer:
             for name, value in row.items():
                 if name != "epoch":
-                    self.writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train_", "val_")) else name, value, row["epoch"])
+                    self.writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train_", "val_")) else name,
+                                           value, row["epoch"])
             try:
                 self.writer.flush()
             except OSError as error:
-                raise InputError(f"cannot write events into {self.writer.log_dir}: {error.strerror}; the run itself is saved, go on with --resume --log_dir elsewhere") from None
+                raise InputError(f"cannot write events into {self.writer.log_dir}: {error.strerror}; the run itself is "
+                                 "saved, go on with --resume --log_dir elsewhere") from None
 
     def __enter__(self): return self
     def __exit__(self, *error):

@@ -29,11 +29,13 @@ def record(work: Callable,              # takes and returns tensors on a GPU
 WARM_UP = 3      # calls that run as they are: they compile, and make what an optimizer keeps
 
 class Recorded:
-    "A function of tensors on a GPU, recorded at the fourth call with inputs of one kind and replayed from then on. Inputs of another kind run as they are. Raises `InputError` for what cannot be recorded."
+    """A function of tensors on a GPU, recorded at the fourth call with inputs of one kind and replayed from then on.
+    Inputs of another kind run as they are. Raises `InputError` for what cannot be recorded."""
     def __init__(self, work: Callable,          # takes tensors, returns one; where they are does not change, what they hold does
                  device: torch.device):
         self.work, self.device, self.calls, self.kind, self.replay = work, device, 0, None, None
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None      # recording needs one of its own, and the calls before it shall use the same
+        # recording needs one of its own, and the calls before it shall use the same
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         kind = [(t.shape, t.dtype) for t in inputs]
@@ -68,4 +70,6 @@ class Recorded:
                 raise
             while error.__context__:
                 error = error.__context__
-            raise InputError(f"this step cannot be recorded as a CUDA graph: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:150]}. Start anew with compile on") from None
+            raise InputError(f"this step cannot be recorded as a CUDA graph: {type(error).__name__}: "
+                             f"{(str(error).strip() or 'no message').splitlines()[0][:150]}. Start anew with "
+                             "compile on") from None

@@ -16,8 +16,10 @@ from .core import InputError
 # %% ../nbs/03c_relative.ipynb #6b1d0012
 def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
                    num_prefix: int = 0,           # tokens in front of the patches that have no place: class token, registers
-                  ) -> Tensor:                    # (T, T): the row of the table for each asking and each answering token
-    "How every patch lies to every other, as a number [Swin, §3.2]; the last three numbers are for tokens without a place."
+                  # (T, T): the row of the table for each asking and each answering token
+                  ) -> Tensor:
+    """How every patch lies to every other, as a number [Swin, §3.2]; the last three numbers are for tokens without a
+    place."""
     rows, cols = grid_size
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")).flatten(1)      # (2, N)
     down, right = place[:, :, None] - place[:, None, :]                    # (N, N) each, from 1 − rows to rows − 1
@@ -32,7 +34,8 @@ def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
 
 # %% ../nbs/03c_relative.ipynb #6b1d0026
 class RelPosBias(nn.Module):
-    "Learned numbers for the scores, one for each head and each way in which two patches lie to each other [Swin, eq. 4], under timm's names."
+    """Learned numbers for the scores, one for each head and each way in which two patches lie to each other [Swin, eq.
+    4], under timm's names."""
     def __init__(self, grid_size: tuple[int, int],     # (rows, columns) of patches
                  num_heads: int,                       # h
                  num_prefix: int = 0):                 # tokens in front of the patches
@@ -40,9 +43,11 @@ class RelPosBias(nn.Module):
         index, ways = relative_index(grid_size, num_prefix), (2*grid_size[0] - 1) * (2*grid_size[1] - 1)
         self.relative_position_bias_table = nn.Parameter(torch.empty(ways + 3*bool(num_prefix), num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02, a=-0.04, b=0.04)
-        self.register_buffer("relative_position_index", index, persistent=False)      # (T, T); follows from the configuration
+        # (T, T); follows from the configuration
+        self.register_buffer("relative_position_index", index, persistent=False)
 
-    def forward(self, mask: Tensor | None = None) -> Tensor:      # mask as in `Attention`; returns (1, h, T, T), or what it broadcasts to with the mask
+    # mask as in `Attention`; returns (1, h, T, T), or what it broadcasts to with the mask
+    def forward(self, mask: Tensor | None = None) -> Tensor:
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is None:
             return bias
@@ -76,6 +81,8 @@ def resample_rel_pos_table(table: Tensor,               # (ways, h), and three r
     old, new = ((2*rows - 1, 2*cols - 1) for rows, cols in (old_grid, new_grid))
     ways = old[0] * old[1]
     if len(table) not in (ways, ways + 3):
-        raise InputError(f"{len(table)} rows are not {old[0]}·{old[1]}, nor three more; the table is not for a grid of {old_grid[0]}×{old_grid[1]}")
-    picture = F.interpolate(table[:ways].T.unflatten(-1, old)[None], size=new, mode="bicubic")      # (1, h, 2·rows − 1, 2·columns − 1)
+        raise InputError(f"{len(table)} rows are not {old[0]}·{old[1]}, nor three more; the table is not for a grid of "
+                         f"{old_grid[0]}×{old_grid[1]}")
+    # (1, h, 2·rows − 1, 2·columns − 1)
+    picture = F.interpolate(table[:ways].T.unflatten(-1, old)[None], size=new, mode="bicubic")
     return torch.cat([picture[0].flatten(1).T, table[ways:]])

@@ -19,9 +19,11 @@ def rotary_angles(grid_size: tuple[int, int],     # (rows, columns) of patches
                   head_dim: int,                  # d, a multiple of 4
                   temperature: float = 100.0,     # speeds run from 1 down to temperature^(4/d − 1) radians for each patch
                  ) -> Tensor:                     # (N, d/2) in radians, patches row by row
-    "By how much each patch turns each pair of numbers: by its row in one half, by its column in the other [RoPE-ViT, axial]. Raises `InputError` for a head that does not split."
+    """By how much each patch turns each pair of numbers: by its row in one half, by its column in the other [RoPE-ViT,
+    axial]. Raises `InputError` for a head that does not split."""
     if head_dim % 4:
-        raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: pairs for rows and for columns")
+        raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: pairs for rows and "
+                         "for columns")
     rows, cols = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
     speeds = temperature ** (-torch.arange(head_dim // 4) / (head_dim // 4))          # (d/4,)
     return torch.cat([rows.flatten()[:, None] * speeds, cols.flatten()[:, None] * speeds], dim=-1)
@@ -42,7 +44,8 @@ def turn_complex(x: Tensor,           # (..., N, d)
                  angles: Tensor,      # (N, d/2)
                 ) -> Tensor:          # (..., N, d), in 32 bits at least
     "`turn` as one complex product."
-    exact = torch.promote_types(torch.promote_types(x.dtype, angles.dtype), torch.float32)        # there are no complex numbers of 16 bits
+    # there are no complex numbers of 16 bits
+    exact = torch.promote_types(torch.promote_types(x.dtype, angles.dtype), torch.float32)
     pairs, angles = x.to(exact, memory_format=torch.contiguous_format).unflatten(-1, (-1, 2)), angles.to(exact)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
@@ -50,7 +53,8 @@ def turn_complex(x: Tensor,           # (..., N, d)
 @as_known
 @known_to_kernel
 class RotaryAttention(Attention):
-    "`Attention` whose queries and keys turn with their patch's place. What stands before the patches, class token and registers, does not turn."
+    """`Attention` whose queries and keys turn with their patch's place.
+    What stands before the patches, class token and registers, does not turn."""
     def __init__(self, dim: int, num_heads: int, *args,
                  grid_size: tuple[int, int],      # (rows, columns) of patches
                  **kwargs):                       # as in `Attention`
@@ -63,14 +67,17 @@ class RotaryAttention(Attention):
         q, k, v = super().heads(x, first)                                           # (B, h, T, d)
         prefix = k.shape[-2] - len(self.angles)
         if prefix < 0:
-            raise InputError(f"{k.shape[-2]} tokens are fewer than the {len(self.angles)} patches whose places are known")
+            raise InputError(f"{k.shape[-2]} tokens are fewer than the {len(self.angles)} patches whose places are "
+                             "known")
         return self.place(q, prefix), self.place(k, prefix), v
 
     def turns(self) -> tuple[Tensor, Tensor]:
         return self.cos, self.sin
 
     def place(self, x: Tensor, prefix: int) -> Tensor:      # (B, h, tokens, d): all tokens, or some from the front
-        pad = lambda table, value: F.pad(table, (0, 0, prefix, 0), value=value)[:x.shape[-2]]      # no turn where there is no place
-        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():      # one operation after the other
+        # no turn where there is no place
+        pad = lambda table, value: F.pad(table, (0, 0, prefix, 0), value=value)[:x.shape[-2]]
+        # one operation after the other
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
             return turn_complex(x, pad(self.angles, 0.0)).to(x.dtype)
         return turn_by(x, pad(self.cos, 1.0), pad(self.sin, 0.0)).to(x.dtype)

@@ -38,22 +38,26 @@ def next_folder(name: str) -> Path:
 
 # %% ../nbs/40_runs.ipynb #41a84ef0
 def train_run(model_args: dict, cfg: TrainConfig, data_args: dict, out=None) -> Run:
-    "Load the data, build the model to match it, train, and draw the attention picture. Raises `InputError` for a run folder among the pictures."
+    """Load the data, build the model to match it, train, and draw the attention picture.
+    Raises `InputError` for a run folder among the pictures."""
     join(cfg.device)
     pictures = Path(data_args["name"]).resolve()
     out = from_first(next_folder(pictures.name) if out is None else Path(out))
-    if data_args["name"] not in BUILT_IN and pictures in (out.resolve(), *out.resolve().parents):      # the next run would take its files for a class
+    # the next run would take its files for a class
+    if data_args["name"] not in BUILT_IN and pictures in (out.resolve(), *out.resolve().parents):
         raise InputError(f"the run's folder, {out}, would be among the pictures in {pictures}; give another with --out")
     cfg = replace(cfg, log_dir=str(Path(cfg.log_dir).resolve()) if cfg.log_dir else "")
     with first_alone():
         data = load_data(**data_args)
-    model_cfg = ViTConfig(**{**model_args, "img_size": cfg.crop_size or data.img_size, "in_chans": data.in_chans, "num_classes": data.num_classes})
+    model_cfg = ViTConfig(**{**model_args, "img_size": cfg.crop_size or data.img_size, "in_chans": data.in_chans,
+                             "num_classes": data.num_classes})
     set_seed(cfg.seed)
     return run_fit(ViT(model_cfg), data, cfg, out, False)
 
 # %% ../nbs/40_runs.ipynb #4a0e3227
 def resume_run(out, **changes) -> Run:   # changes: where and how it runs, as device, compile, micro_batch or workers
-    "Go on with an interrupted run, with the configuration it was started with, in any number of processes. Raises `InputError` for a finished one, or one of another version."
+    """Go on with an interrupted run, with the configuration it was started with, in any number of processes.
+    Raises `InputError` for a finished one, or one of another version."""
     config = read_config(Path(out))
     own = {field.name for field in fields(TrainConfig)}
     config["train"] |= {name: value for name, value in changes.items() if name in own}
@@ -68,15 +72,19 @@ def resume_run(out, **changes) -> Run:   # changes: where and how it runs, as de
 def describe(model: ViT, data: ImageData, cfg: TrainConfig, out: Path) -> str:
     "What is about to be trained, in three lines."
     c, test = model.cfg, 0 if data.test is None else len(data.test)
-    where = f"{pick_device(cfg.device)}" + (f", {world_size()} processes" + ", weights cut" * cfg.shard if world_size() > 1 else "")
+    where = (f"{pick_device(cfg.device)}"
+             + (f", {world_size()} processes" + ", weights cut" * cfg.shard if world_size() > 1 else ""))
     return "\n".join([
-        f"data      {data.name}: {len(data.train):,} training, {len(data.val):,} validation, {test:,} test images of {c.img_size}×{c.img_size}, "
+        f"data      {data.name}: {len(data.train):,} training, {len(data.val):,} validation, {test:,} test images of "
+        f"{c.img_size}×{c.img_size}, "
         f"{data.num_classes} classes" + (", read from disk as needed" if isinstance(data.train, FileSplit) else ""),
-        f"model     ViT, {count_params(model):,} parameters: patches of {c.patch_size}, {c.embed_dim} wide, {c.depth} blocks, {c.num_heads} heads",
+        f"model     ViT, {count_params(model):,} parameters: patches of {c.patch_size}, {c.embed_dim} wide, {c.depth} "
+        f"blocks, {c.num_heads} heads",
         f"training  {cfg.epochs} epochs of batches of {cfg.batch_size} with {cfg.optimizer} on {where}, into {out}"])
 
 def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bool) -> Run:
-    "Train, print what is being done before and what came of it after, and leave attention.png. Of several processes, only the first speaks."
+    """Train, print what is being done before and what came of it after, and leave attention.png.
+    Of several processes, only the first speaks."""
     first = rank() == 0
     check(model, data, cfg, world_size())
     if first and not resume:
@@ -87,11 +95,13 @@ def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bo
         run = fit(model, data, cfg, out, resume)
     except KeyboardInterrupt:
         if first:
-            print(f"\nstopped; everything so far is in {out}. Go on with:\n  vit_scratch train --resume --out {out}", flush=True)
+            print(f"\nstopped; everything so far is in {out}. Go on with:\n  vit_scratch train --resume --out {out}",
+                  flush=True)
         raise
     if first:
         print(summary(run), flush=True)
-        picture = data.val[:1].images if model.cfg.img_size == data.img_size else data.val[:1].centre(model.cfg.img_size).images
+        picture = (data.val[:1].images if model.cfg.img_size == data.img_size
+                   else data.val[:1].centre(model.cfg.img_size).images)
         trained = ViT(model.cfg)                       # a fresh one: the one at hand may be cut over several processes
         load_weights(trained, load_file(out/"model.safetensors"))
         figure = show_attention(trained, normalize(picture, data.mean, data.std), picture=picture[0])
@@ -105,8 +115,10 @@ def summary(run: Run) -> str:
     seconds, seen = sum(row["seconds"] for row in run.history), run.history[-1]["images_seen"]
     lines = [f"trained     {seen:,} images in {seconds:.0f} s",
              f"validation  {run.val['accuracy']:.2%} (best epoch: {run.best_epoch} of {len(run.history)})",
-             f"test        {run.test['accuracy']:.2%} (read once, with the weights of that epoch)" if run.test else "test        no test images",
-             f"files       {run.folder}: " + ", ".join(sorted({p.name for p in run.folder.iterdir()} | {"attention.png"})),
+             f"test        {run.test['accuracy']:.2%} (read once, with the weights of that epoch)" if run.test
+             else "test        no test images",
+             f"files       {run.folder}: "
+             + ", ".join(sorted({p.name for p in run.folder.iterdir()} | {"attention.png"})),
              f"look inside vit_scratch attend {run.folder} IMAGE…, or vit_scratch explore {run.folder} IMAGE"]
     return "\n" + "\n".join(lines)
 
@@ -121,7 +133,8 @@ class LoadedRun:
     config: dict            # the whole of config.yaml
 
     def picture(self, path) -> Tensor:
-        "An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that was trained on crops, the middle."
+        """An image file as (3, H, W) uint8, brought to the model's size as its validation images were: of a model that
+        was trained on crops, the middle."""
         size = self.model.cfg.img_size
         image = read_image(path, max(size, self.config["data"]["source"]["img_size"]))
         return Split(image[None], torch.zeros(1)).centre(size).images[0]
@@ -156,7 +169,8 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if {"data", "model", "train"} <= config.keys() and config["model"]:
             size = config["data"].get("img_size", config["model"]["img_size"])
-            config["data"]["source"] = config["data"].get("source") or {"img_size": size}      # none: images that `load_data` did not load
+            # none: images that `load_data` did not load
+            config["data"]["source"] = config["data"].get("source") or {"img_size": size}
             return config
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
         pass    # said below
@@ -167,29 +181,37 @@ def from_section(cls: type, config: dict, section: str, folder):      # cls: `Vi
     try:
         return cls(**config[section])
     except TypeError as error:
-        raise InputError(f"{Path(folder)/'config.yaml'} is from another version of vit_scratch: {str(error).split(') ')[-1]}") from None
+        raise InputError(f"{Path(folder)/'config.yaml'} is from another version of vit_scratch: "
+                         f"{str(error).split(') ')[-1]}") from None
 
 def same_data(config: dict) -> ImageData:
     "The run's data, loaded again. Raises `InputError` if they are not there, or not what they were."
     was, name = config["data"], config["data"]["source"].get("name")
     if name is None:
-        raise InputError("the run's images were not loaded by `load_data`, so they cannot be loaded again (`vit_scratch evaluate RUN --data` measures on others; `fit` goes on with resume=True)")
+        raise InputError("the run's images were not loaded by `load_data`, so they cannot be loaded again "
+                         "(`vit_scratch evaluate RUN --data` measures on others; `fit` goes on with resume=True)")
     if name not in BUILT_IN and not Path(name).exists():
-        raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on others)")
+        raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on "
+                         "others)")
     data = load_data(**was["source"])
-    off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))      # drawn or decoded by another processor, single pixels differ by a grey level
+    # drawn or decoded by another processor, single pixels differ by a grey level
+    off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))
     if list(data.classes) != was["classes"] or len(data.mean) != len(was["mean"]) or off > 1e-5:
-        raise InputError(f"the images of {data.name} have changed since the run was started, or were not normalised by their own mean and deviation; a run needs the same ones")
+        raise InputError(f"the images of {data.name} have changed since the run was started, or were not normalised by "
+                         "their own mean and deviation; a run needs the same ones")
     return replace(data, mean=was["mean"], std=was["std"])
 
 # %% ../nbs/40_runs.ipynb #9e8c5114
 def load_run(folder, device: str = "auto") -> LoadedRun:
-    "The model of a finished run, ready to use. Raises `InputError` for a folder without one, or with weights of another shape."
+    """The model of a finished run, ready to use.
+    Raises `InputError` for a folder without one, or with weights of another shape."""
     where = run_folder(folder)
-    hint = " (this folder hides the model of its name that comes with the package)" if str(where) in shipped() else f" (with the package come {', '.join(shipped())})"
+    hint = (" (this folder hides the model of its name that comes with the package)" if str(where) in shipped()
+            else f" (with the package come {', '.join(shipped())})")
     config, path = read_config(where, hint), where/"model.safetensors"
     if not path.exists():
-        raise InputError(f"the run in {folder} is not finished (no {path.name}); go on with it: vit_scratch train --resume --out {folder}")
+        raise InputError(f"the run in {folder} is not finished (no {path.name}); go on with it: vit_scratch train "
+                         f"--resume --out {folder}")
     model = ViT(from_section(ViTConfig, config, "model", where))
     try:
         load_weights(model, load_file(path))

@@ -18,7 +18,8 @@ from .splits import ImageData, Split, normalize
 
 # %% ../nbs/11b_scores.ipynb #9a86755e
 def places(heat: Tensor) -> Tensor:     # (B, H, W) → (B, H·W)
-    "Each pixel's place, 0 for the brightest; equal ones in a random order, always the same, since many maps are zero in large parts."
+    """Each pixel's place, 0 for the brightest; equal ones in a random order, always the same, since many maps are zero
+    in large parts."""
     shuffled = torch.randperm(heat[0].numel(), generator=torch.Generator().manual_seed(0))
     order = heat.flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
     return shuffled[order].argsort(1)
@@ -98,7 +99,8 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:      # (B, H, W) each → 
 def right_ones(model: nn.Module, data: ImageData, split: Split, n: int,
                only=lambda masks: torch.ones(len(masks), dtype=torch.bool),      # masks (B, H, W) → (B,) which to take
               ) -> tuple[Tensor, Tensor, Tensor]:     # (n, C, H, W), (n,), (n, H, W) bool
-    "Up to n images that the model gets right, always the same for the same model, with their labels and masks. Raises `InputError` for images without masks and boxes, or if there is none."
+    """Up to n images that the model gets right, always the same for the same model, with their labels and masks.
+    Raises `InputError` for images without masks and boxes, or if there is none."""
     if split.masks is None and split.boxes is None:
         raise InputError(f"{data.name} has neither masks nor boxes, so nobody knows where the objects are")
     device, found, count = next(model.parameters()).device, [], 0
@@ -112,7 +114,8 @@ def right_ones(model: nn.Module, data: ImageData, split: Split, n: int,
         if (count := count + int(right.sum())) >= n:
             break
     if count == 0:
-        raise InputError(f"the model gets none of these {len(split)} images of {data.name} right, so there is no decision to explain")
+        raise InputError(f"the model gets none of these {len(split)} images of {data.name} right, so there is no "
+                         "decision to explain")
     return tuple(torch.cat(parts)[:n] for parts in zip(*found))
 
 def score_explanations(model: nn.Module,
@@ -123,19 +126,24 @@ def score_explanations(model: nn.Module,
                        n_off_centre: int = 128,         # more of them, with the object off centre
                        seed: int = 10_000,              # of the untrained model
                       ) -> list[dict]:                  # a row for each method; shares and areas between 0 and 1
-    "Pointing, IoU, deletion, insertion and the sanity check, for a model and, as \"untrained\", for one of its shape with random weights. Raises `InputError` for images without masks and boxes, or if the model gets none right."
+    """Pointing, IoU, deletion, insertion and the sanity check, for a model and, as \"untrained\", for one of its shape
+    with random weights. Raises `InputError` for images without masks and boxes, or if the model gets none right."""
     split = data.test if split is None else split
     x, target, masks = right_ones(model, data, split, n)
     aside, aside_target, aside_masks = right_ones(model, data, split, n_off_centre, off_centre)
-    models, blanks, rows = {"trained": model, "untrained": untrained_twin(model, seed)}, {"": None, "_blurred": blurred(x)}, []
+    models, blanks, rows = {"trained": model, "untrained": untrained_twin(model, seed)}, {"": None,
+        "_blurred": blurred(x)}, []
     for method in METHODS if methods is None else methods:
         heats = {name: explain(m, x, target, method) for name, m in models.items()}
-        row = {"method": method, "images": len(x), "off_centre_images": len(aside), "same_as_untrained": rank_correlation(*heats.values()).mean().item()}
+        row = {"method": method, "images": len(x), "off_centre_images": len(aside),
+               "same_as_untrained": rank_correlation(*heats.values()).mean().item()}
         for name, heat in heats.items():
             off = pointing(explain(models[name], aside, aside_target, method), aside_masks).mean().item()
-            row[name] = {"pointing": pointing(heat, masks).mean().item(), "pointing_off_centre": off, "iou": iou(heat, masks).mean().item()}
+            row[name] = {"pointing": pointing(heat, masks).mean().item(), "pointing_off_centre": off,
+                         "iou": iou(heat, masks).mean().item()}
         for kind in ("deletion", "insertion"):
             for what, blank in blanks.items():
-                row["trained"][kind + what] = area(deletion_curve(model, x, target, heats["trained"], insert=kind == "insertion", blank=blank)).mean().item()
+                row["trained"][kind + what] = area(deletion_curve(model, x, target, heats["trained"],
+                    insert=kind == "insertion", blank=blank)).mean().item()
         rows.append(row)
     return rows

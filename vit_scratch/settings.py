@@ -42,7 +42,8 @@ class TrainConfig(AugmentConfig):
         clip_grad: longest gradient allowed, over all parameters; 0 for no clipping
         amp: "auto" (bf16 where the hardware has it, fp16 on other GPUs), "bf16", "fp16" or "off"
         ema: decay of the averaged weights, such as 0.999; 0 for none
-        monitor: what decides about the best epoch and early stopping, "val_accuracy", "val_loss", or "epoch": keep the last one
+        monitor: what decides about the best epoch and early stopping, "val_accuracy", "val_loss", or "epoch": keep the
+            last one
         patience: epochs without progress before the run stops; 0 for never
         min_delta: the least difference that counts as progress
         augment_val: augment validation images, too: a mistake, here so that published runs can be repeated
@@ -51,9 +52,14 @@ class TrainConfig(AugmentConfig):
         log_dir: folder for TensorBoard's events; empty for none
         seed: initialises weights, the order of images, their augmentation and dropout
         device: "auto", "cpu", "cuda" or "mps"
-        micro_batch: images that go through the model at a time, gradients added up; 0 for what suits the caches on a CPU, and all elsewhere
-        compile: "off", "on" (torch.compile), "graphs" (on one NVIDIA GPU the whole step is recorded, too) or "auto": off, but on NVIDIA GPUs in runs of a thousand steps graphs, or on where a step cannot be recorded, and on a CPU in bf16 in runs of a million images on, unless our kernels do whole halves of its blocks. On a CPU "on" costs about a minute, and pays in runs of half an hour
-        shard: with several processes, cut weights, gradients and optimizer state over them (FSDP) instead of copying all (DDP)
+        micro_batch: images that go through the model at a time, gradients added up; 0 for what suits the caches on a
+            CPU, and all elsewhere
+        compile: "off", "on" (torch.compile), "graphs" (on one NVIDIA GPU the whole step is recorded, too) or "auto":
+            off, but on NVIDIA GPUs in runs of a thousand steps graphs, or on where a step cannot be recorded, and on a
+            CPU in bf16 in runs of a million images on, unless our kernels do whole halves of its blocks. On a CPU "on"
+            costs about a minute, and pays in runs of half an hour
+        shard: with several processes, cut weights, gradients and optimizer state over them (FSDP) instead of copying
+            all (DDP)
     """
     epochs: int = 10
     batch_size: int = 128
@@ -91,23 +97,30 @@ class TrainConfig(AugmentConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("label_smoothing", "final_lr", "warmup_start", "ema", "beta2", "muon_momentum"):
-            if not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2", "muon_momentum") and getattr(self, name) == 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and {'less than' if name in ('ema', 'beta2', 'muon_momentum') else 'at most'} 1")
-        least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0, clip_grad=0,
+            if (not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2", "muon_momentum")
+                and getattr(self, name) == 1):
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and "
+                                 f"{'less than' if name in ('ema', 'beta2', 'muon_momentum') else 'at most'} 1")
+        least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0,
+                     clip_grad=0,
                      patience=0, min_delta=0, save_every=0, save_epochs=1, micro_batch=0, seed=0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        for name, choices in dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"), compile=("auto", "off", "on", "graphs"),
+        for name, choices in dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"),
+                                  compile=("auto", "off", "on", "graphs"),
                                    schedule_unit=("step", "epoch"), monitor=tuple(BETTER)).items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.seed >= 2**63 or self.schedule_epochs and self.schedule_epochs < self.epochs:
-            raise InputError(f"seed is {self.seed} (below 2**63); schedule_epochs is {self.schedule_epochs} (0, or at least the {self.epochs} epochs)")
+            raise InputError(f"seed is {self.seed} (below 2**63); schedule_epochs is {self.schedule_epochs} (0, or at "
+                             f"least the {self.epochs} epochs)")
         if self.warmup_epochs >= (self.schedule_epochs or self.epochs):
-            raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.schedule_epochs or self.epochs} epochs")
+            raise InputError(f"warmup_epochs {self.warmup_epochs} leaves nothing of "
+                             f"{self.schedule_epochs or self.epochs} epochs")
 
-TrainConfig.__doc__ = TrainConfig.__doc__.rstrip() + AugmentConfig.__doc__.split("Args:")[1]      # the augmentation's settings are explained once, there
+# the augmentation's settings are explained once, there
+TrainConfig.__doc__ = TrainConfig.__doc__.rstrip() + AugmentConfig.__doc__.split("Args:")[1]
 
 # %% ../nbs/08d_settings.ipynb #66b6fd13
 def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 1):
@@ -116,9 +129,11 @@ def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 
         built_for = getattr(getattr(model, "cfg", None), name, None)
         given = cfg.crop_size if name == "img_size" and cfg.crop_size else getattr(data, name)
         if built_for is not None and built_for != given:
-            raise InputError(f"the model was built for {name} {built_for}, {data.name} has {getattr(data, name)}" + (f", cropped to {given}" if given != getattr(data, name) else ""))
+            raise InputError(f"the model was built for {name} {built_for}, {data.name} has {getattr(data, name)}"
+                             + (f", cropped to {given}" if given != getattr(data, name) else ""))
     if cfg.crop_size not in (0, data.img_size) and not isinstance(data.train, Split):
-        raise InputError(f"crop_size {cfg.crop_size} needs images in memory; raise memory_share, or bring the images to that size with img_size")
+        raise InputError(f"crop_size {cfg.crop_size} needs images in memory; raise memory_share, or bring the images "
+                         "to that size with img_size")
     if cfg.crop_size > data.img_size:
         raise InputError(f"crop_size {cfg.crop_size} is larger than the images of {data.img_size} pixels")
     for name in ("train", "val", "test"):
@@ -128,10 +143,13 @@ def check(model: nn.Module, data: ImageData, cfg: TrainConfig, processes: int = 
         if not len(split):
             raise InputError(f"the {name} split is empty")
         if isinstance(split, Split) and split.images.dtype != torch.uint8:
-            raise InputError(f"the {name} images are {str(split.images.dtype).removeprefix('torch.')}; they must be uint8, 0 to 255")
+            raise InputError(f"the {name} images are {str(split.images.dtype).removeprefix('torch.')}; they must be "
+                             "uint8, 0 to 255")
         if split.labels.min() < 0 or split.labels.max() >= data.num_classes:
-            raise InputError(f"{name} has labels from {split.labels.min()} to {split.labels.max()}; with {data.num_classes} classes they go from 0 to {data.num_classes - 1}")
+            raise InputError(f"{name} has labels from {split.labels.min()} to {split.labels.max()}; with "
+                             f"{data.num_classes} classes they go from 0 to {data.num_classes - 1}")
     if cfg.batch_size > len(data.train):
         raise InputError(f"batch_size {cfg.batch_size} is larger than the training set of {len(data.train)} images")
     if cfg.batch_size % processes or processes > 1 and (cfg.mixup or cfg.cutmix) and cfg.batch_size // processes % 2:
-        raise InputError(f"batch_size {cfg.batch_size} cannot be shared evenly by {processes} processes" + (", in pairs of images to mix" if cfg.mixup or cfg.cutmix else ""))
+        raise InputError(f"batch_size {cfg.batch_size} cannot be shared evenly by {processes} processes"
+                         + (", in pairs of images to mix" if cfg.mixup or cfg.cutmix else ""))

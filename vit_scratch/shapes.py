@@ -52,7 +52,8 @@ def heart(p: Tensor) -> Tensor:
     return torch.minimum(square, lobes)
 
 # %% ../nbs/06b_shapes.ipynb #c90fd2df
-# class name → signed distance of points (…, 2), x to the right and y down, to a shape of radius about 1; negative inside
+# class name → signed distance of points (…, 2), x to the right and y down, to a shape of radius about 1; negative
+# inside
 SHAPES = {
     "circle": lambda p: disc(p, 0.9),
     "ring": lambda p: disc(p, 0.72).abs() - 0.24,
@@ -78,7 +79,8 @@ def pick_colours(n: int, contrast: float, generator: torch.Generator) -> tuple[T
     return background, tries[torch.arange(n), far.int().argmax(dim=1)]
 
 # %% ../nbs/06b_shapes.ipynb #7eb9539c
-def draw(labels: Tensor, size: int, radius, rotation: float, contrast: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(labels: Tensor, size: int, radius, rotation: float, contrast: float, g: torch.Generator) -> tuple[Tensor,
+    Tensor]:
     "Images (n, 3, size, size) between 0 and 1 and masks (n, size, size) for these labels."
     n = len(labels)
     uniform = lambda low, high, *shape: low + (high - low) * torch.rand(n, *shape, generator=g)
@@ -118,6 +120,7 @@ def make_shapes(n: int,                 # how many images
     labels = torch.randint(len(SHAPES), (n,), generator=g)
     radius = [size/32 * r for r in ((6, 11) if hard else (9, 13))]
     rotation, contrast = (180, 0.35) if hard else (22, 0.6)
-    drawn = [draw(part, size, radius, rotation, contrast, g) for part in labels.split(1000)]   # 1000 at a time bounds memory
+    # 1000 at a time bounds memory
+    drawn = [draw(part, size, radius, rotation, contrast, g) for part in labels.split(1000)]
     images, masks = (torch.cat(parts) for parts in zip(*drawn))
     return (images * 255).round().to(torch.uint8), labels, masks

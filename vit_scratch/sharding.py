@@ -24,7 +24,9 @@ def shard(model: nn.Module, device: torch.device):
     for stack in model.children():
         for block in stack if isinstance(stack, (nn.ModuleList, nn.Sequential)) else ():
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)    # what no block has: embedding, positions, norm, head; let go after a forward, too, since no backward follows a validation
+    # what no block has: embedding, positions, norm, head; let go after a forward, too, since no backward follows a
+    # validation
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 # %% ../nbs/09g_sharding.ipynb #a84481ad
 def is_cut(value) -> bool:
@@ -33,7 +35,8 @@ def is_cut(value) -> bool:
     return loaded is not None and isinstance(value, loaded.DTensor)
 
 def whole(value):
-    "The same with all cut tensors put together, on the CPU; looks into dicts, lists and tuples. All processes must call it."
+    """The same with all cut tensors put together, on the CPU; looks into dicts, lists and tuples.
+    All processes must call it."""
     if is_cut(value):
         return value.full_tensor().cpu()
     if isinstance(value, dict):
@@ -57,5 +60,6 @@ def load_whole(model: nn.Module, state: dict[str, Tensor]):
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict):
     "`load_state_dict` of a whole state into an optimizer whose parameters may be cut."
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {i: {name: cut(value, params[i]) for name, value in entries.items()} for i, entries in saved["state"].items()}
+    state = {i: {name: cut(value, params[i]) for name, value in entries.items()}
+             for i, entries in saved["state"].items()}
     optimizer.load_state_dict({**saved, "state": state})

@@ -43,20 +43,25 @@ class Ready:
     gradients: Gradients
 
     def start(self, model: ViT):
-        "Begin with this model's weights, and with optimizers that remember nothing; all in its place, since a recording knows no other."
+        """Begin with this model's weights, and with optimizers that remember nothing; all in its place, since a
+        recording knows no other."""
         self.model.load_state_dict(model.state_dict())
         for kept in (value for o in self.optimizers for state in o.state.values() for value in state.values()):
             kept.zero_()
 
 def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, compile: str) -> Ready:
-    "Everything compiled, recorded where compile is \"graphs\", and tried on a few batches at a rate of zero; the model is at its start. Raises `InputError` for what cannot be compiled."
+    """Everything compiled, recorded where compile is \"graphs\", and tried on a few batches at a rate of zero; the
+    model is at its start. Raises `InputError` for what cannot be compiled."""
     if recipe.sparse and compile != "off":
         raise InputError("sparse needs compile off: a compiled model does not notice hooks that come later")
     keep_memory()
     at_start = build(recipe, data, seed)
     model, amp = copy.deepcopy(at_start).to(device).train(), choose_amp("auto", device)
-    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing, compile="off" if compile == "off" else "on", workers=1 if recipe.sparse else 0)      # fp16 would need a scaler; tokens are drawn in one order
-    optimizers = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay, beta2=recipe.beta2, momentum=recipe.momentum, by_head=recipe.by_head)
+    # fp16 would need a scaler; tokens are drawn in one order
+    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing,
+                          compile="off" if compile == "off" else "on", workers=1 if recipe.sparse else 0)
+    optimizers = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay, beta2=recipe.beta2,
+                                 momentum=recipe.momentum, by_head=recipe.by_head)
     def step(images: Tensor, targets: Tensor) -> Tensor:
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -76,7 +81,8 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     return ready
 
 # %% ../nbs/22d_race.ipynb #fbcedb96
-def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device: torch.device) -> tuple[list[dict], float]:
+def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device: torch.device) -> tuple[list[dict],
+    float]:
     "The part that the clock counts. Returns the log (images, loss in nats, seconds) and the seconds in all."
     total, stream = recipe.images // recipe.batch, looks(recipe, data, device, seed)
     model = ready.model
@@ -89,12 +95,14 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
         if sparse and (step >= total * recipe.sparse_until or step == total - 1):
             sparse.stop()
             sparse = None
-        set_lr(ready.optimizers, rate(recipe, (step + 1) / (total + 1)))      # at 0 and at 1 the rate is zero, and such a step would be lost
+        # at 0 and at 1 the rate is zero, and such a step would be lost
+        set_lr(ready.optimizers, rate(recipe, (step + 1) / (total + 1)))
         losses.append(ready.step(*next(stream)))
         if average and step >= min(total - 1, total * (1 - recipe.average)):
             average.update_parameters(model)
         if step + 1 in marks:                                # on a GPU: the only times when the processor waits
-            log.append({"images": (step + 1) * recipe.batch, "loss": torch.stack(losses).mean().item(), "seconds": time.perf_counter() - start})
+            log.append({"images": (step + 1) * recipe.batch, "loss": torch.stack(losses).mean().item(),
+                        "seconds": time.perf_counter() - start})
             losses = []
     if average:
         model.load_state_dict(average.module.state_dict())
@@ -102,7 +110,8 @@ def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device
     return log, time.perf_counter() - start
 
 # %% ../nbs/22d_race.ipynb #9ae40bdc
-def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = torch.device("cpu"), compile: str = "off", split: str = "val",
+def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = torch.device("cpu"),
+        compile: str = "off", split: str = "val",
         ready: Ready | None = None,      # at this seed's start, prepared for this recipe or one with another number of images
        ) -> dict:
     "One run, after which `split` is read once."
@@ -111,32 +120,53 @@ def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = t
     log, seconds = timed_steps(recipe, data, ready, seed, device)
     model, gradients = ready.model, ready.gradients
     plain, mirrored = accuracy(model, getattr(data, split), data, gradients.amp)
-    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds, "images": log[-1]["images"],
+    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds,
+            "images": log[-1]["images"],
             "compile_seconds": gradients.seconds,      # of preparing: once for all seeds
-            "parameters": sum(p.numel() for p in model.parameters()), "device": str(device), "compile": compile, "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
+            "parameters": sum(p.numel() for p in model.parameters()), "device": str(device), "compile": compile,
+            "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
 
 # %% ../nbs/22d_race.ipynb #d5eaf99d
 # what looked good on its own, believed or not
 TOGETHER = dict(pos="sincos", pos_scale=0.5, whiten=True, num_heads=6, batch=64, muon_lr=0.014, crop=0)
 CHANGES = {
-    "base": {}, "larger-positions": dict(pos_scale=0.5), "positions-1.0": dict(pos_scale=1.0), "sincos-positions": dict(pos="sincos", pos_scale=0.5), "local-attention": dict(attention="local", pos_scale=1.0),
-    "mimetic-attention": dict(attention="mimetic"), "silent-blocks": dict(silent=True), "whitened-patches": dict(whiten=True), "overlapping-stem": dict(stem="overlap"),
-    "six-heads": dict(num_heads=6), "class-token": dict(pool="cls"), "no-qk-norm": dict(qk_norm=False), "batch-64": dict(batch=64, muon_lr=0.014),
-    "muon-0.01": dict(muon_lr=0.01), "muon-0.04": dict(muon_lr=0.04), "linear-schedule": dict(schedule="linear"), "label-smoothing": dict(smoothing=0.1), "weight-average": dict(average=0.2),
-    "rotary": dict(rope=True), "relative-bias": dict(rel_pos=True), "momentum-0.9": dict(momentum=0.9), "beta2-0.95": dict(beta2=0.95), "muon-by-head": dict(by_head=True),
-    "no-crop": dict(crop=0), "half-the-tokens": dict(sparse=0.5), "all": TOGETHER, "all-overlapping": dict(TOGETHER, stem="overlap"), "all-and-rotary": dict(TOGETHER, rope=True),
+    "base": {}, "larger-positions": dict(pos_scale=0.5), "positions-1.0": dict(pos_scale=1.0),
+    "sincos-positions": dict(pos="sincos", pos_scale=0.5), "local-attention": dict(attention="local", pos_scale=1.0),
+    "mimetic-attention": dict(attention="mimetic"), "silent-blocks": dict(silent=True),
+    "whitened-patches": dict(whiten=True), "overlapping-stem": dict(stem="overlap"),
+    "six-heads": dict(num_heads=6), "class-token": dict(pool="cls"), "no-qk-norm": dict(qk_norm=False),
+    "batch-64": dict(batch=64, muon_lr=0.014),
+    "muon-0.01": dict(muon_lr=0.01), "muon-0.04": dict(muon_lr=0.04), "linear-schedule": dict(schedule="linear"),
+    "label-smoothing": dict(smoothing=0.1), "weight-average": dict(average=0.2),
+    "rotary": dict(rope=True), "relative-bias": dict(rel_pos=True), "momentum-0.9": dict(momentum=0.9),
+    "beta2-0.95": dict(beta2=0.95), "muon-by-head": dict(by_head=True),
+    "no-crop": dict(crop=0), "half-the-tokens": dict(sparse=0.5), "all": TOGETHER,
+    "all-overlapping": dict(TOGETHER, stem="overlap"), "all-and-rotary": dict(TOGETHER, rope=True),
     "all-and-optimizers": dict(TOGETHER, momentum=0.9, beta2=0.95, by_head=True)}
 LONG = dict(TOGETHER, flip="alternate")                                                               # for two passes
-SECOND = dict(LONG, rope=True, momentum=0.9, beta2=0.95, by_head=True)                                # what the second records add
-ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, whiten=True, rope=True, batch=1024, lr=2e-3, muon_lr=0.03, by_head=True, beta2=0.95, flip="alternate", randaugment=2, mixup=0.8, cutmix=1.0, mix_prob=0.8, smoothing=0.1)    # as the recipe best-gpu, but for averaged weights, mirroring and warm-up
+# what the second records add
+SECOND = dict(LONG, rope=True, momentum=0.9, beta2=0.95, by_head=True)
+# as the recipe best-gpu, but for averaged weights, mirroring and warm-up
+ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, whiten=True, rope=True, batch=1024,
+              lr=2e-3, muon_lr=0.03, by_head=True, beta2=0.95, flip="alternate", randaugment=2, mixup=0.8, cutmix=1.0,
+              mix_prob=0.8, smoothing=0.1)
 LIGHT = dict(ON_GPU, randaugment=1, mixup=0.0, mix_prob=0.5)
 RACES = {**{name: Recipe(**change) for name, change in CHANGES.items()},
-         "record-plain": Recipe(**LONG, images=100_000), "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
-         "record-plain-2": Recipe(**SECOND, images=80_000), "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"), "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
-         "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000), "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"), "record-80-2": Recipe(**{**SECOND, "crop": 2}, images=170_000),      # on the original images
-         "gpu-heavy": Recipe(**ON_GPU, images=3_000_000), "gpu-light": Recipe(**LIGHT, images=3_000_000), "gpu-rates": Recipe(**{**ON_GPU, "lr": 3e-3, "muon_lr": 0.05}, images=3_000_000),
-         "record-gpu-94": Recipe(**LIGHT, images=3_200_000), "record-gpu-95": Recipe(**LIGHT, images=5_600_000), "record-gpu-94-2": Recipe(**LIGHT, images=3_400_000)}
-BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999, mix_prob=1.0)      # settings that older files lack, and what they were then
+         "record-plain": Recipe(**LONG, images=100_000),
+         "record-overlapping": Recipe(**LONG, images=70_000, stem="overlap"),
+         "record-plain-2": Recipe(**SECOND, images=80_000),
+         "record-overlapping-2": Recipe(**SECOND, images=55_000, stem="overlap"),
+         "record-80": Recipe(**{**SECOND, "crop": 2}, images=300_000),
+         # on the original images
+         "record-plain-3": Recipe(**SECOND, images=50_000), "record-plain-4": Recipe(**SECOND, images=55_000),
+         "record-overlapping-3": Recipe(**SECOND, images=42_000, stem="overlap"),
+         "record-80-2": Recipe(**{**SECOND, "crop": 2}, images=170_000),
+         "gpu-heavy": Recipe(**ON_GPU, images=3_000_000), "gpu-light": Recipe(**LIGHT, images=3_000_000),
+         "gpu-rates": Recipe(**{**ON_GPU, "lr": 3e-3, "muon_lr": 0.05}, images=3_000_000),
+         "record-gpu-94": Recipe(**LIGHT, images=3_200_000), "record-gpu-95": Recipe(**LIGHT, images=5_600_000),
+         "record-gpu-94-2": Recipe(**LIGHT, images=3_400_000)}
+# settings that older files lack, and what they were then
+BEFORE = dict(rope=False, rel_pos=False, momentum=0.95, by_head=False, beta2=0.999, mix_prob=1.0)
 
 # %% ../nbs/22d_race.ipynb #c7783476
 def differs(kept: dict, wanted: dict) -> str:
@@ -155,7 +185,8 @@ def read_runs(path: Path, name: str, wanted: dict) -> dict:      # wanted: recip
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         kept["recipe"] = {**BEFORE, **kept["recipe"]}
-        complete = "name" in kept and all({"seed", "accuracy", "accuracy_with_mirror", "images", "seconds"} <= set(one) for one in kept["runs"])
+        complete = ("name" in kept and all({"seed", "accuracy", "accuracy_with_mirror", "images", "seconds"} <= set(one)
+                                           for one in kept["runs"]))
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:
@@ -167,10 +198,12 @@ def read_runs(path: Path, name: str, wanted: dict) -> dict:      # wanted: recip
 # %% ../nbs/22d_race.ipynb #22dspee2
 def describe(result: dict) -> str:
     "One line: the mean accuracy over seeds, its deviation, images and seconds."
-    shown = [f"{100*statistics.mean(values):.2f} %" + (f" ± {100*statistics.stdev(values):.2f}" if len(values) > 1 else "")
+    shown = [f"{100*statistics.mean(values):.2f} %"
+             + (f" ± {100*statistics.stdev(values):.2f}" if len(values) > 1 else "")
              for values in ([run[key] for run in result["runs"]] for key in ("accuracy", "accuracy_with_mirror"))]
     runs = result["runs"]
-    return f"{result['name']:18} {result['split']:4} {shown[0]}, with mirror images {shown[1]}; n {len(runs)}, {runs[0]['images']:,} images, {statistics.median(r['seconds'] for r in runs):.0f} s"
+    return (f"{result['name']:18} {result['split']:4} {shown[0]}, with mirror images {shown[1]}; n {len(runs)}, "
+            f"{runs[0]['images']:,} images, {statistics.median(r['seconds'] for r in runs):.0f} s")
 
 def speedrun(names: list[str] = (),              # keys of `RACES`; none: the records for a CPU
              data: str = "cifar10",              # as `load_data` takes it
@@ -182,7 +215,8 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
              compile: str = "auto",              # "off", "on", "graphs", or "auto": graphs on CUDA, else off
              out: str = "results/speedrun",      # a folder, one file for every recipe
             ) -> dict[str, dict]:
-    "Run recipes with several seeds and print their accuracies. Raises `InputError` for an unknown name or a file made otherwise."
+    """Run recipes with several seeds and print their accuracies.
+    Raises `InputError` for an unknown name or a file made otherwise."""
     names, target = list(names) or ["record-plain-4", "record-overlapping-3"], pick_device(device)
     if unknown := [name for name in names if name not in RACES]:
         raise InputError(f"no recipe {unknown[0]!r}; there are {', '.join(RACES)}")
@@ -201,7 +235,9 @@ def speedrun(names: list[str] = (),              # keys of `RACES`; none: the re
         split = "test" if name.startswith("record") else "val"
         if getattr(images_of, split) is None:
             raise InputError(f"{name} is measured on {split} images, and {images_of.name} has none")
-        found[name] = read_runs(Path(out)/f"{name}.json", name, {"recipe": asdict(recipes[name]), "dataset": images_of.name, "trained_on": len(images_of.train), "split": split})
+        found[name] = read_runs(Path(out)/f"{name}.json", name,
+                                {"recipe": asdict(recipes[name]), "dataset": images_of.name,
+                                 "trained_on": len(images_of.train), "split": split})
     ready = prepared = None
     for name, recipe in recipes.items():
         result, alike = found[name], replace(recipe, images=recipe.batch)

@@ -21,7 +21,8 @@ class Split:
     images: Tensor                # (n, C, H, W) uint8
     labels: Tensor                # (n,) int64
     masks: Tensor | None = None   # (n, H, W) bool, where the data set has them
-    boxes: Tensor | None = None   # (n, 4) left, top, right, bottom of the object in pixels, all included, where the data set has them
+    # (n, 4) left, top, right, bottom of the object in pixels, all included, where the data set has them
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +62,8 @@ class Split:
 # %% ../nbs/06_data.ipynb #f0881541
 def on_device(split, device: torch.device):   # `Split` or `FileSplit`
     "The split on the device, unless that is a GPU of whose free memory it would take more than half."
-    if device.type == "cuda" and isinstance(split, Split) and split.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
+    if (device.type == "cuda" and isinstance(split, Split)
+        and split.images.numel() > torch.cuda.mem_get_info(device)[0] / 2):
         return split
     return split.to(device)
 
@@ -122,7 +124,8 @@ def split_indices(n: int,               # training images
                   fraction: float = 0.1,  # share that becomes validation
                   seed: int = 0,
                  ) -> tuple[Tensor, Tensor]:
-    "Fixed, disjoint indices (train, validation), the same for the same n, fraction and seed. Raises `InputError` if either would be empty."
+    """Fixed, disjoint indices (train, validation), the same for the same n, fraction and seed.
+    Raises `InputError` if either would be empty."""
     if not 0 < fraction < 1:
         raise InputError(f"the share held out for validation is {fraction}; it must lie between 0 and 1")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))

@@ -22,7 +22,8 @@ from .starts import OverlapEmbed, local_attention, mimetic_attention, silence_bl
 from .vit import ViT, ViTConfig
 
 # %% ../nbs/22c_sprint.ipynb #e7595dc6
-CHOICES = dict(stem=("plain", "overlap"), pos=("learned", "sincos"), pool=("mean", "cls"), attention=("usual", "mimetic", "local"), schedule=("linear", "cosine"), flip=("random", "alternate"))
+CHOICES = dict(stem=("plain", "overlap"), pos=("learned", "sincos"), pool=("mean", "cls"),
+               attention=("usual", "mimetic", "local"), schedule=("linear", "cosine"), flip=("random", "alternate"))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -113,24 +114,31 @@ class Recipe:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
         for name in ("lr", "muon_lr", "clip", "pos_scale", "weight_decay", "crop"):
             if getattr(self, name) < 0 or name == "clip" and self.clip == 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be {'more than' if name == 'clip' else 'at least'} 0")
+                raise InputError(f"{name} is {getattr(self, name)}; it must be "
+                                 f"{'more than' if name == 'clip' else 'at least'} 0")
         if not 0 <= self.mix_prob <= 1:
             raise InputError(f"mix_prob is {self.mix_prob}; it must be at least 0 and at most 1")
         if (self.rope or self.rel_pos) and self.sparse:
-            raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the first ones")
+            raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the "
+                             "first ones")
         if self.average and self.stem == "overlap":
-            raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other weights")
+            raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other "
+                             "weights")
         if self.attention == "local" and (self.pos != "learned" or self.pos_scale < 0.5):
-            raise InputError("attention local needs pos learned and a pos_scale of 0.5 or more: smaller positions, and sincos ones, do not lead a head to its neighbour")
+            raise InputError("attention local needs pos learned and a pos_scale of 0.5 or more: smaller positions, and "
+                             "sincos ones, do not lead a head to its neighbour")
         if self.silent and self.attention == "mimetic":
-            raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic sets")
+            raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic "
+                             "sets")
 
 # %% ../nbs/22c_sprint.ipynb #f1f3680a
 def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
     "The recipe's model at its start."
     torch.manual_seed(seed)
-    model = ViT(ViTConfig(img_size=data.img_size, in_chans=data.in_chans, num_classes=data.num_classes, embed_dim=recipe.embed_dim, depth=recipe.depth,
-                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool, qk_norm=recipe.qk_norm, rope=recipe.rope, rel_pos=recipe.rel_pos,
+    model = ViT(ViTConfig(img_size=data.img_size, in_chans=data.in_chans, num_classes=data.num_classes,
+                          embed_dim=recipe.embed_dim, depth=recipe.depth,
+                          num_heads=recipe.num_heads, mlp_ratio=recipe.mlp_ratio, pool=recipe.pool,
+                          qk_norm=recipe.qk_norm, rope=recipe.rope, rel_pos=recipe.rel_pos,
                           pos_start="sincos" if recipe.pos == "sincos" else "random", pos_scale=recipe.pos_scale))
     if recipe.attention != "usual":
         {"mimetic": mimetic_attention, "local": local_attention}[recipe.attention](model)
@@ -152,7 +160,8 @@ def rate(recipe: Recipe, done: float) -> float:      # done: share of the run, 0
 
 # %% ../nbs/22c_sprint.ipynb #78f8ad06
 def plans(recipe: Recipe, n: int, height: int, width: int, seed: int) -> Iterator[tuple[Tensor, dict]]:
-    "For each batch, pass after pass: which of n images it shows, (batch,), and all that is drawn for them. Nothing here touches an image. Raises `InputError` for fewer images than a batch."
+    """For each batch, pass after pass: which of n images it shows, (batch,), and all that is drawn for them.
+    Nothing here touches an image. Raises `InputError` for fewer images than a batch."""
     if n < recipe.batch:
         raise InputError(f"batch is {recipe.batch}, but there are only {n} training images")
     cfg, generator, epoch = augmentation(recipe), torch.Generator().manual_seed(seed), 0
@@ -167,17 +176,20 @@ def plans(recipe: Recipe, n: int, height: int, width: int, seed: int) -> Iterato
 
 def augmentation(recipe: Recipe) -> AugmentConfig:
     "What happens to a batch."
-    return AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup, cutmix=recipe.cutmix, mix_prob=recipe.mix_prob)
+    return AugmentConfig(crop_padding=recipe.crop, randaugment=recipe.randaugment, mixup=recipe.mixup,
+                         cutmix=recipe.cutmix, mix_prob=recipe.mix_prob)
 
 def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    "Batches for ever, pass after pass: images (B, C, H, W) float, normalised; targets (B,) or, mixed, (B, num_classes)."
+    """Batches for ever, pass after pass: images (B, C, H, W) float, normalised; targets (B,) or, mixed, (B,
+    num_classes)."""
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     plan, group = plans(recipe, len(images), *images.shape[-2:], seed), []
     at_once = batches_at_once(recipe.batch, images.shape[1:], device)
     while True:
         group += islice(plan, at_once - len(group))              # at first all of them
         here, draws = sent(torch.cat([index for index, _ in group]), device), together([drawn for _, drawn in group])
-        x, y = normalize(augment(images[here], draws, augmentation(recipe), data.mean), data.mean, data.std), labels[here]
+        x, y = normalize(augment(images[here], draws, augmentation(recipe), data.mean), data.mean,
+                         data.std), labels[here]
         pair, group = mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y), []
         for batch in zip(*(t.split(recipe.batch) for t in pair)):
             yield batch
@@ -185,9 +197,11 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
 
 # %% ../nbs/22c_sprint.ipynb #ab7d6bc0
 class Sparse:
-    "Leaves out tokens at random, anew in each forward pass, the same ones for all its images, until told to stop [PatchDropout, §3]. Class token and registers stay."
+    """Leaves out tokens at random, anew in each forward pass, the same ones for all its images, until told to stop
+    [PatchDropout, §3]. Class token and registers stay."""
     def __init__(self, model: ViT, share: float, seed: int = 0):
-        N, self.prefix, self.generator = math.prod(model.cfg.grid_size), model.cfg.num_prefix, torch.Generator().manual_seed(seed)
+        N, self.prefix, self.generator = math.prod(
+            model.cfg.grid_size), model.cfg.num_prefix, torch.Generator().manual_seed(seed)
         self.total, self.kept = N, max(1, N - round(N * share))
         self.hook = model.blocks[0].register_forward_pre_hook(self.choose)
 

@@ -32,10 +32,12 @@ def whiten_filters(conv: nn.Conv2d,
                    images: Tensor,          # a few hundred or more (n, C, H, W), float, normalised
                    floor: float = 1e-2,     # added to each direction's variance, as a share of the mean variance
                   ):
-    "Start a first convolution with its windows' principal directions, all made equally strong [airbench, §3.2], mixed by a random rotation."
+    """Start a first convolution with its windows' principal directions, all made equally strong [airbench, §3.2],
+    mixed by a random rotation."""
     windows = F.unfold(images, conv.kernel_size, stride=conv.stride).mT.flatten(0, 1)      # (n·N, C·k·k)
     variances, directions = torch.linalg.eigh(torch.cov(windows.T))
-    white = (variances + floor * variances.mean()).rsqrt()[:, None] * directions.T        # each direction with deviation 1
+    # each direction with deviation 1
+    white = (variances + floor * variances.mean()).rsqrt()[:, None] * directions.T
     rows, inputs = len(conv.weight), len(white)
     rotation = torch.linalg.qr(torch.randn(max(rows, inputs), min(rows, inputs), device=images.device)).Q
     conv.weight.copy_(((rotation if rows >= inputs else rotation.mT) @ white).view_as(conv.weight))
@@ -46,7 +48,8 @@ def mimetic_attention(model: ViT,
                       strength: float = 0.7,     # of queries · keys: noise and identity alike
                       values: float = 0.4,       # of values · projection: noise, and the identity with a minus
                      ):
-    "Start attention as it ends up: queries like keys, so that tokens look at their like; the projection opposite to the values [Mimetic, §3]."
+    """Start attention as it ends up: queries like keys, so that tokens look at their like; the projection opposite to
+    the values [Mimetic, §3]."""
     D = model.cfg.embed_dim
     noise = lambda: torch.randn(D, D) / math.sqrt(D)
     for attn in (block.attn for block in model.blocks):
@@ -61,24 +64,32 @@ def mimetic_attention(model: ViT,
         attn.proj.weight.copy_(U * S.sqrt())
 
 # %% ../nbs/22b_starts.ipynb #748c40ee
-NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0), (0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)]      # (down, right), in patches
+# (down, right), in patches
+NEIGHBOURS = [(0, 1), (0, -1), (1, 0), (-1, 0), (0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)]
 
 @torch.no_grad()
 def local_attention(model: ViT,
                     others: float = 0.2,     # what is left of the queries' and keys' usual start
                    ):
-    "Start every head looking at one neighbour, head after head another one, through queries and keys written for positions [Structured, §4]. Raises `InputError` where positions, head or width leave no room for that."
+    """Start every head looking at one neighbour, head after head another one, through queries and keys written for
+    positions [Structured, §4]. Raises `InputError` where positions, head or width leave no room for that."""
     (rows, cols), D, d = model.cfg.grid_size, model.cfg.embed_dim, model.blocks[0].attn.head_dim
-    if model.pos_embed is None or d < rows + cols or D < rows * cols or not isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm):
-        raise InputError(f"local attention needs positions, qk_norm, and for {rows}×{cols} patches embed_dim at least {rows * cols} and heads of at least {rows + cols} numbers; here they are {D} and {d}")
+    if (model.pos_embed is None or d < rows + cols or D < rows * cols
+        or not isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm)):
+        raise InputError(f"local attention needs positions, qk_norm, and for {rows}×{cols} patches embed_dim at least "
+                         f"{rows * cols} and heads of at least {rows + cols} numbers; here they are {D} and {d}")
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))                         # (N, 2)
     def one_hot(down: int, right: int) -> Tensor:      # (N, rows + cols), each place's row and column after a move
         row, col = places[:, 0] + down, places[:, 1] + right
-        return torch.cat([F.one_hot(row.clamp(0, rows - 1), rows), F.one_hot(col.clamp(0, cols - 1), cols)], 1).to(model.pos_embed)
-    seen = F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,))                          # (N, D), as attention sees positions
-    read = torch.linalg.pinv(seen, rtol=1e-3)                                                     # (D, N): from a position's vector to its number
+        return torch.cat([F.one_hot(row.clamp(0, rows - 1), rows), F.one_hot(col.clamp(0, cols - 1), cols)],
+                         1).to(model.pos_embed)
+    # (N, D), as attention sees positions
+    seen = F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,))
+    # (D, N): from a position's vector to its number
+    read = torch.linalg.pinv(seen, rtol=1e-3)
     if (seen @ read - torch.eye(rows * cols).to(seen)).abs().max() > 0.5:
-        raise InputError("local attention needs positions that can be told apart one by one, as random ones can; sin-cos positions have too few directions")
+        raise InputError("local attention needs positions that can be told apart one by one, as random ones can; "
+                         "sin-cos positions have too few directions")
     for b, block in enumerate(model.blocks):
         heads = block.attn.num_heads
         block.attn.qkv.weight[:2*D].mul_(others)
@@ -89,7 +100,8 @@ def local_attention(model: ViT,
 
 # %% ../nbs/22b_starts.ipynb #c4adb955
 class OverlapEmbed(nn.Module):
-    "Three 3×3 convolutions, two of them with stride 2 [Early Convolutions, §3]: tokens (B, N, D), one for every 4×4 pixels, each seeing 11×11."
+    """Three 3×3 convolutions, two of them with stride 2 [Early Convolutions, §3]: tokens (B, N, D), one for every 4×4
+    pixels, each seeing 11×11."""
     def __init__(self, in_chans: int, dim: int):
         super().__init__()
         self.conv1 = nn.Conv2d(in_chans, dim // 4, 3, 2, 1)
@@ -100,8 +112,10 @@ class OverlapEmbed(nn.Module):
         return self.rest(self.conv1(x)).flatten(2).transpose(1, 2)
 
 # %% ../nbs/22b_starts.ipynb #042de4ac
-def whiten_start(model: nn.Module, data: ImageData, n: int = 2000):      # n: images looked at, fewer of more than 64 pixels
-    "`whiten_filters` for the layer that sees pixels, on training images chosen at random. Raises `InputError` for a model without one."
+# n: images looked at, fewer of more than 64 pixels
+def whiten_start(model: nn.Module, data: ImageData, n: int = 2000):
+    """`whiten_filters` for the layer that sees pixels, on training images chosen at random.
+    Raises `InputError` for a model without one."""
     embed = getattr(model, "patch_embed", None)
     conv = getattr(embed, "conv1" if isinstance(embed, OverlapEmbed) else "proj", None)
     if not isinstance(conv, nn.Conv2d):

@@ -11,7 +11,8 @@ import math
 from .core import InputError
 
 # %% ../nbs/08f_stopping.ipynb #a303ccac
-BETTER = {"val_accuracy": 1, "val_loss": -1, "epoch": 1}     # which direction is progress; by "epoch" the last is the best
+# which direction is progress; by "epoch" the last is the best
+BETTER = {"val_accuracy": 1, "val_loss": -1, "epoch": 1}
 
 class EarlyStopping:
     "Counts epochs without progress. Raises `InputError` for an unknown metric or a negative number."

@@ -46,26 +46,31 @@ def fetch(url: str, part: Path) -> int | None:   # the size that the whole file 
 
 # %% ../nbs/06d_tiny_imagenet.ipynb #0e2c42e7
 def download(url: str, path: Path, md5: str) -> Path:
-    "Get a file once; go on where an earlier try broke off. Raises `InputError` if it cannot be had, or is not the file it should be."
+    """Get a file once; go on where an earlier try broke off.
+    Raises `InputError` if it cannot be had, or is not the file it should be."""
     part, total = path.with_name(path.name + ".part"), None
     if path.exists():
         if md5_of(path) != md5:
-            raise InputError(f"{path} has checksum {md5_of(path)}, not {md5}; it is another file: delete it, and it will be fetched anew")
+            raise InputError(f"{path} has checksum {md5_of(path)}, not {md5}; it is another file: delete it, and it "
+                             "will be fetched anew")
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (part.exists() and md5_of(part) == md5):
             total = fetch(url, part)
     except (OSError, HTTPException) as error:        # urllib's errors are OSErrors
-        if isinstance(error, HTTPError) and error.code == 416:       # nothing left to send, and still not the right file
+        # nothing left to send, and still not the right file
+        if isinstance(error, HTTPError) and error.code == 416:
             part.unlink()
             raise InputError(f"what had arrived of {url} was not that file; it was deleted, try again") from None
-        raise InputError(f"cannot get {url}: {error}; what has arrived is kept in {part}, the next try goes on there") from None
+        raise InputError(
+            f"cannot get {url}: {error}; what has arrived is kept in {part}, the next try goes on there") from None
     if md5_of(part) == md5:
         return part.rename(path)
     have = part.stat().st_size
     if total is not None and have < total:
-        raise InputError(f"the line broke: {have:,} of {total:,} bytes of {url} have arrived; try again, it goes on there")
+        raise InputError(f"the line broke: {have:,} of {total:,} bytes of {url} have arrived; try again, it goes on "
+                         "there")
     part.unlink()
     raise InputError(f"{url} is not the file it should be (its checksum is not {md5}); it was deleted")
 
@@ -76,7 +81,8 @@ def unpack(archive: Path, folder: Path):
         with zipfile.ZipFile(archive) as z:
             for name in z.namelist():
                 if not (folder/name).resolve().is_relative_to(folder.resolve()):
-                    raise InputError(f"{archive} holds {name!r}, which leads outside of {folder}; nothing was extracted")
+                    raise InputError(
+                        f"{archive} holds {name!r}, which leads outside of {folder}; nothing was extracted")
             z.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise InputError(f"cannot unpack {archive}: {error}") from None
@@ -92,13 +98,15 @@ def read_table(path: Path) -> list[list[str]]:
 
 def read_train(folder: Path, wnids: list[str]) -> tuple[list, list, list]:
     "Paths, labels and boxes of train/, from each class's list of boxes."
-    rows = [(folder/wnid/"images"/name, label, box) for label, wnid in enumerate(wnids) for name, *box in read_table(folder/wnid/f"{wnid}_boxes.txt")]
+    rows = [(folder/wnid/"images"/name, label, box) for label, wnid in enumerate(wnids)
+            for name, *box in read_table(folder/wnid/f"{wnid}_boxes.txt")]
     return tuple(zip(*rows))
 
 def read_val(folder: Path, wnids: list[str]) -> tuple[list, list, list]:
     "Paths, labels and boxes of val/, through its annotations."
     label_of = {wnid: i for i, wnid in enumerate(wnids)}
-    rows = [(folder/"images"/name, label_of[wnid], box) for name, wnid, *box in read_table(folder/"val_annotations.txt")]
+    rows = [(folder/"images"/name, label_of[wnid], box)
+            for name, wnid, *box in read_table(folder/"val_annotations.txt")]
     return tuple(zip(*rows))
 
 # %% ../nbs/06d_tiny_imagenet.ipynb #8684845a
@@ -108,11 +116,13 @@ def class_names(folder: Path, wnids: list[str]) -> list[str]:
     first = [words.get(wnid, wnid) for wnid in wnids]
     return [f"{name} ({wnid})" if first.count(name) > 1 else name for name, wnid in zip(first, wnids)]
 
-def load_tiny_imagenet(root: str, val_fraction: float, seed: int, memory_share: float = 0.5, workers: int = 2) -> ImageData:
+def load_tiny_imagenet(root: str, val_fraction: float, seed: int, memory_share: float = 0.5,
+                       workers: int = 2) -> ImageData:
     "Tiny ImageNet, downloaded on first use; the official val/ is `test`, and validation is held out from train/."
     folder = Path(root)/"tiny-imagenet-200"
     if not (folder/"wnids.txt").exists():
-        beside = Path(root)/"tiny-imagenet-200.unpacking"            # renamed when it is whole: an interrupted one is never taken for it
+        # renamed when it is whole: an interrupted one is never taken for it
+        beside = Path(root)/"tiny-imagenet-200.unpacking"
         shutil.rmtree(beside, ignore_errors=True)
         unpack(download(URL, Path(root)/"tiny-imagenet-200.zip", MD5), beside)
         (beside/"tiny-imagenet-200").rename(folder)
@@ -122,4 +132,5 @@ def load_tiny_imagenet(root: str, val_fraction: float, seed: int, memory_share: 
     for paths, labels, boxes in (read_train(folder/"train", wnids), read_val(folder/"val", wnids)):
         numbers = torch.tensor([[int(v) for v in box] for box in boxes])
         splits.append(FileSplit(list(paths), torch.tensor(labels), 64, workers, numbers))
-    return finish("tiny-imagenet", class_names(folder, wnids), splits[0], None, splits[1], val_fraction, seed, fits(sum(map(len, splits)), 64, memory_share))
+    return finish("tiny-imagenet", class_names(folder, wnids), splits[0], None, splits[1], val_fraction, seed,
+                  fits(sum(map(len, splits)), 64, memory_share))

@@ -68,5 +68,7 @@ def resample_pos_embed(pos_embed: Tensor,          # (1, prefix + N, D)
         raise InputError(f"{pos_embed.shape[1]} positions are not {num_prefix} + {old_grid[0]}×{old_grid[1]}")
     prefix, grid = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
     grid = grid.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)               # (1, D, rows, columns)
-    grid = F.interpolate(grid.to(torch.promote_types(grid.dtype, torch.float32)), size=new_grid, mode="bicubic", antialias=True).to(grid.dtype)      # a CPU has no such kernel in 16 bits
+    # a CPU has no such kernel in 16 bits
+    grid = F.interpolate(grid.to(torch.promote_types(grid.dtype, torch.float32)), size=new_grid, mode="bicubic",
+                         antialias=True).to(grid.dtype)
     return torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)

@@ -52,36 +52,45 @@ class Steps:
         self.steps_per_epoch = len(data.train) // cfg.batch_size
         self.train_split, self.rows = on_device(data.train, self.device), my_rows(cfg.batch_size)
         self.size = len(range(*self.rows.indices(cfg.batch_size)))      # of this process's part of a batch
-        self.at_once = batches_at_once(self.size, data.train.shape, self.device) if isinstance(data.train, Split) else 1      # files come in their loader's time
-        self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all, cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
+        # files come in their loader's time
+        self.at_once = batches_at_once(self.size, data.train.shape, self.device) if isinstance(data.train, Split) else 1
+        self.optimizers = make_optimizers(model, cfg.optimizer, cfg.lr, cfg.muon_lr, cfg.weight_decay, cfg.decay_all,
+                                          cfg.beta2, cfg.muon_momentum, cfg.muon_by_head)
         if self.device.type == "cpu":
             keep_memory()
         self.compile = self.choose_compile()
         self.choose_update()
-        self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing, cfg.batch_size if cfg.shard else cfg.micro_batch, "off" if self.compile == "off" else "on")
+        self.gradients = Gradients(self.parallel, self.cfg.amp, cfg.label_smoothing,
+                                   cfg.batch_size if cfg.shard else cfg.micro_batch,
+                                   "off" if self.compile == "off" else "on")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.cfg.amp == "fp16")
         self.watch = LossWatch(self.device)
         self.epoch, self.batch, self.loss_sum = 0, 0, 0.0
         torch.manual_seed(cfg.seed + rank())     # dropout differs between processes
 
     def choose_compile(self) -> str:
-        "\"auto\" compiles where a minute is soon won back, on a CPU a twentieth of the time or more (but not where blocks go in halves, which leaves little to win); on a GPU it records our model, of which we know that it can be; what cannot be recorded is only compiled."
+        """\"auto\" compiles where a minute is soon won back, on a CPU a twentieth of the time or more (but not where
+        blocks go in halves, which leaves little to win); on a GPU it records our model, of which we know that it can
+        be; what cannot be recorded is only compiled."""
         cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
         if how == "auto":
             steps = cfg.epochs * self.steps_per_epoch
-            long = steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1) and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model, cfg.amp)
+            long = (steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1)
+                    and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model, cfg.amp))
             how = "off" if cfg.shard or not long else "graphs" if gpu and isinstance(self.model, ViT) else "on"
         recordable = gpu and world_size() == 1 and not cfg.shard and cfg.amp != "fp16"
         return "on" if how == "graphs" and not recordable else how
 
     def choose_update(self):
-        "What `step` calls: `learn`, or a recording of it. A new one wherever tensors are replaced: it would go on with those from before."
+        """What `step` calls: `learn`, or a recording of it.
+        A new one wherever tensors are replaced: it would go on with those from before."""
         recorded = self.compile == "graphs"
         rates_on(self.optimizers, self.device if recorded else None)
         self.update = Recorded(self.learn, self.device) if recorded else self.learn
 
     def draws(self, *place: int) -> torch.Generator:
-        "Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of them."
+        """Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of
+        them."""
         number = self.cfg.seed
         for part in place:
             number = (number * 1_000_003 + part + 1) % 2**63
@@ -92,19 +101,23 @@ class Steps:
         cfg, per_epoch = self.cfg, self.steps_per_epoch
         if cfg.schedule_unit == "epoch":
             step -= step % per_epoch
-        return warmup_cosine(step, (cfg.schedule_epochs or cfg.epochs) * per_epoch, round(cfg.warmup_epochs * per_epoch), cfg.warmup_start, cfg.final_lr)
+        return warmup_cosine(step, (cfg.schedule_epochs or cfg.epochs) * per_epoch,
+                             round(cfg.warmup_epochs * per_epoch), cfg.warmup_start, cfg.final_lr)
 
     def prepare(self, images: Tensor,              # (b, C, H, W) uint8: this process's rows of a batch, or of several, one after the other
                 labels: Tensor,                    # (b,)
                 first: int | None = None,          # the first batch's number in the epoch; left out, where the run is
                ) -> tuple[Tensor, Tensor]:
-        "What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are mixed."
+        """What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are
+        mixed."""
         cfg, data, first = self.cfg, self.data, self.batch if first is None else first
-        each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i)) for i in range(max(1, len(images) // self.size))]
+        each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i))
+                for i in range(max(1, len(images) // self.size))]
         drawn = together([{name: values[self.rows] for name, values in one.items()} for one in each])
         images, labels = sent(images, self.device), sent(labels, self.device)
         images = normalize(augment(images, drawn, cfg, data.mean), data.mean, data.std)
-        return mix(images, labels, drawn["share"], drawn["pasted"], data.num_classes) if "share" in drawn else (images, labels)
+        return (mix(images, labels, drawn["share"], drawn["pasted"], data.num_classes) if "share" in drawn
+                else (images, labels))
 
     def todo(self) -> Iterator[tuple[Tensor, Tensor]]:
         "The rest of the epoch's batches, on a GPU prepared several at a time."
@@ -120,7 +133,8 @@ class Steps:
             first += len(group)
 
     def learn(self, images: Tensor, targets: Tensor) -> Tensor:      # as `prepare` returns them
-        "Forward, backward, clip, update the weights; returns the loss. On a GPU nothing here waits, but for fp16's overflows."
+        """Forward, backward, clip, update the weights; returns the loss.
+        On a GPU nothing here waits, but for fp16's overflows."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.gradients(images, targets, self.scaler.scale)
@@ -165,15 +179,20 @@ class Trainer(Steps):
         return self.batch == 0 and (self.epoch >= self.cfg.epochs or self.stopping.stop)
 
     def check_loss(self):
-        "Raises `InputError` if a loss was not finite since the last look, in all processes if it was in one; or if fp16's scale is used up."
+        """Raises `InputError` if a loss was not finite since the last look, in all processes if it was in one; or if
+        fp16's scale is used up."""
         if self.scaler.is_enabled() and self.scaler.get_scale() < 2**-10:
-            raise InputError(f"fp16's loss scale has fallen to {self.scaler.get_scale():.1g}: gradients overflow at every step, and nothing is learnt. Start anew with amp bf16 or off, or a lower lr")
+            raise InputError(f"fp16's loss scale has fallen to {self.scaler.get_scale():.1g}: gradients overflow at "
+                             "every step, and nothing is learnt. Start anew with amp bf16 or off, or a lower lr")
         bad = self.watch.bad_step()
         if anyone(bad is not None):
             bad = self.epoch * self.steps_per_epoch + self.batch - 1 if bad is None else bad
-            raise InputError(f"the loss was not finite at step {bad} (epoch {bad // self.steps_per_epoch + 1}, batch {bad % self.steps_per_epoch + 1}), learning rate "
-                             f"{self.lr_factor(bad) * self.cfg.lr:.3g}; the last finite loss was {float(self.watch.last_good):.4g}, at step {int(self.watch.last_good_step)}. "
-                             f"Start anew with a lower lr, with clip_grad (now {self.cfg.clip_grad:g}), or with amp bf16 or off (now {self.cfg.amp})")
+            raise InputError(f"the loss was not finite at step {bad} (epoch {bad // self.steps_per_epoch + 1}, batch "
+                             f"{bad % self.steps_per_epoch + 1}), learning rate "
+                             f"{self.lr_factor(bad) * self.cfg.lr:.3g}; the last finite loss was "
+                             f"{float(self.watch.last_good):.4g}, at step {int(self.watch.last_good_step)}. "
+                             f"Start anew with a lower lr, with clip_grad (now {self.cfg.clip_grad:g}), or with amp "
+                             f"bf16 or off (now {self.cfg.amp})")
 
     def train_epoch(self, progress: Progress, asked, save=lambda: None):
         "The rest of the current epoch; ends early when `asked.is_set()`, calls `save()` every `save_every` steps."
@@ -198,7 +217,8 @@ class Trainer(Steps):
         return evaluate(self.measured, split, self.data, min(512, 2*self.cfg.batch_size), self.cfg.amp)
 
     def validation(self) -> dict:
-        "`evaluate` on the validation images: as they are, or augmented where a published mistake is repeated on purpose."
+        """`evaluate` on the validation images: as they are, or augmented where a published mistake is repeated on
+        purpose."""
         val, cfg = self.data.val, self.cfg
         if cfg.augment_val:
             drawn = draw(cfg, len(val), *val.shape[1:], self.draws(self.epoch, self.steps_per_epoch))
@@ -212,29 +232,40 @@ class Trainer(Steps):
         same_values(self.measured.buffers())
         start, train_loss = time.perf_counter(), float(average(torch.as_tensor(self.loss_sum))) / self.steps_per_epoch
         val, seen = self.validation(), self.steps_per_epoch * cfg.batch_size
-        row = from_first({"epoch": self.epoch + 1, "lr": self.lr_factor(last) * cfg.lr, "train_loss": train_loss, "val_loss": val["loss"], "val_accuracy": val["accuracy"],
-                          "images_seen": (self.epoch + 1) * seen, "images_per_second": seen / max(self.seconds, 1e-9), "seconds": self.seconds + time.perf_counter() - start})
+        row = from_first({"epoch": self.epoch + 1, "lr": self.lr_factor(last) * cfg.lr, "train_loss": train_loss,
+                          "val_loss": val["loss"], "val_accuracy": val["accuracy"],
+                          "images_seen": (self.epoch + 1) * seen, "images_per_second": seen / max(self.seconds, 1e-9),
+                          "seconds": self.seconds + time.perf_counter() - start})
         self.history.append(row)
         score = lambda r: BETTER[cfg.monitor] * r[cfg.monitor] if math.isfinite(r[cfg.monitor]) else -math.inf
         if self.best is None or score(row) > score(self.best):
-            self.best = {**row, "model": {k: whole(v.detach()).cpu().clone() for k, v in self.measured.state_dict().items()}}
+            self.best = {**row, "model": {k: whole(v.detach()).cpu().clone()
+                                          for k, v in self.measured.state_dict().items()}}
         self.stopping.update(row[cfg.monitor])
         self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
         return row
 
     def state_dict(self) -> dict:
-        "All that is needed to go on from here with the same numbers, on any number of processes, all of which must ask for it."
-        return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None, "optimizers": [o.state_dict() for o in self.optimizers],
-                "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(), "epoch": self.epoch, "batch": self.batch,
-                "loss_sum": float(self.loss_sum), "seconds": self.seconds, "history": self.history, "best": self.best, "train": asdict(self.cfg),
-                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None, "images": images_used(self.data), "random": random_states()})
+        """All that is needed to go on from here with the same numbers, on any number of processes, all of which must
+        ask for it."""
+        return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
+                      "optimizers": [o.state_dict() for o in self.optimizers],
+                "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(), "epoch": self.epoch,
+                "batch": self.batch,
+                "loss_sum": float(self.loss_sum), "seconds": self.seconds, "history": self.history, "best": self.best,
+                "train": asdict(self.cfg),
+                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None,
+                "images": images_used(self.data), "random": random_states()})
 
     def load_state_dict(self, state: dict):
-        "Go back to where a checkpoint was written. Raises `InputError` for weights of another shape, or another configuration."
+        """Go back to where a checkpoint was written.
+        Raises `InputError` for weights of another shape, or another configuration."""
         started = {**asdict(TrainConfig()), **state["train"]}      # an older version did not know all settings
         for name, value in asdict(self.cfg).items():
-            if started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile"):
-                raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps its configuration")
+            if (started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "save_epochs",
+                                                        "shard", "micro_batch", "compile")):
+                raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps "
+                                 "its configuration")
         check_images(state.get("images"), self.data)
         load_weights(self.model, state["model"])
         if self.ema:
@@ -245,7 +276,8 @@ class Trainer(Steps):
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
-        self.epoch, self.batch, self.loss_sum, self.seconds = (state[k] for k in ("epoch", "batch", "loss_sum", "seconds"))
+        self.epoch, self.batch, self.loss_sum, self.seconds = (state[k]
+            for k in ("epoch", "batch", "loss_sum", "seconds"))
         self.history, self.best = state["history"], state["best"]
         if rank() == 0:
             set_random_states(state["random"])

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import nn
 
 from .amp import autocast
-from .checkpoint import held, load_last, new_run_folder, save_whole, write_config, write_history, write_result
+from .checkpoint import (held, load_last, new_run_folder, save_whole, write_config, write_history,
+                                    write_result)
 from .core import InputError, code_version, write_whole
 from .distributed import anyone, is_lost_peer, rank, world_size
 from .faults import bad_weight, batch_that_fits, is_out_of_memory
@@ -38,12 +39,14 @@ class Run:
 
 # %% ../nbs/09e_fit.ipynb #a3230820
 def save_progress(trainer: Trainer, folder: Path | None):
-    "last.pt always; best.pt and the history when an epoch has ended. Process 0 writes. Raises `InputError` rather than save weights that are not finite."
+    """last.pt always; best.pt and the history when an epoch has ended. Process 0 writes.
+    Raises `InputError` rather than save weights that are not finite."""
     if folder is None:
         return
     state = trainer.state_dict()             # in all processes: each may hold only a piece
     if name := bad_weight(state["model"]):
-        raise InputError(f"{name} is not finite after epoch {trainer.epoch + 1}, batch {trainer.batch}; nothing was saved, {folder/'last.pt'} is from before it. "
+        raise InputError(f"{name} is not finite after epoch {trainer.epoch + 1}, batch {trainer.batch}; nothing was "
+                         f"saved, {folder/'last.pt'} is from before it. "
                          f"Lower lr (now {trainer.cfg.lr:g}) or set clip_grad (now {trainer.cfg.clip_grad:g})")
     if rank() > 0:
         return
@@ -52,20 +55,24 @@ def save_progress(trainer: Trainer, folder: Path | None):
             save_whole(folder/"best.pt", {**state, "model": trainer.best["model"]})
             trainer.best_on_disk = trainer.best["epoch"]
         write_history(folder, trainer.history)
-    save_whole(folder/"last.pt", state, previous=folder/"previous.pt")    # last: a kill before it repeats the epoch, and writes the others again
+    # last: a kill before it repeats the epoch, and writes the others again
+    save_whole(folder/"last.pt", state, previous=folder/"previous.pt")
 
 # %% ../nbs/09e_fit.ipynb #5c077bb7
 def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
     "Put the best weights into the model, evaluate them, write the results."
-    save_progress(trainer, folder)    # once more, before the best weights replace the last: a kill may have come between its files
+    # once more, before the best weights replace the last: a kill may have come between its files
+    save_progress(trainer, folder)
     data = trainer.data
     for model in {trainer.model, trainer.measured}:
         load_whole(model, trainer.best["model"])
     val = trainer.evaluate(data.val)
     tested = trainer.evaluate(data.test) if test and data.test is not None else None
     if folder and rank() == 0:
-        write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested, trainer.gradients.seconds)
-        write_whole(folder/"model.safetensors", save(trainer.best["model"]))     # last: its presence says that the run is finished
+        write_result(folder, trainer.model, trainer.cfg, data, trainer.history, trainer.best["epoch"], val, tested,
+                     trainer.gradients.seconds)
+        # last: its presence says that the run is finished
+        write_whole(folder/"model.safetensors", save(trainer.best["model"]))
     trainer.model.eval()              # whoever asks it next wants an answer
     return Run(trainer.history, trainer.best["epoch"], val, tested, folder)
 
@@ -73,10 +80,12 @@ def finish(trainer: Trainer, folder: Path | None, test: bool) -> Run:
 def explained(error: BaseException, trainer: Trainer) -> InputError:
     "A full memory or a lost process as one line with a remedy."
     if is_lost_peer(error):
-        return InputError(f"another process ended (this is {rank()} of {world_size()}), so the job stops; go on from the last checkpoint with --resume, with any number of processes")
+        return InputError(f"another process ended (this is {rank()} of {world_size()}), so the job stops; go on from "
+                          "the last checkpoint with --resume, with any number of processes")
     full = f"out of memory with batch_size {trainer.cfg.batch_size} on {trainer.device}; "
     if trainer.cfg.shard and world_size() > 1:
-        return InputError(full + f"try half of it, or more processes than {world_size()}")      # one process alone cannot try with its piece
+        # one process alone cannot try with its piece
+        return InputError(full + f"try half of it, or more processes than {world_size()}")
     C, H, W = trainer.data.train.shape
     H, W = (trainer.cfg.crop_size or side for side in (H, W))
     trainer.model.zero_grad()
@@ -88,8 +97,10 @@ def explained(error: BaseException, trainer: Trainer) -> InputError:
     fits = batch_that_fits(try_step, trainer.cfg.batch_size)
     if not fits:
         return InputError(full + "not even one image fits: take a smaller model or larger patches")
-    smaller_parts = world_size() == 1 and fits < (trainer.cfg.micro_batch or trainer.gradients.part or trainer.cfg.batch_size)
-    return InputError(full + f"batch_size {fits} fits" + f"; or keep it with micro_batch {fits}, which --resume takes, too" * smaller_parts)
+    smaller_parts = (world_size() == 1
+                     and fits < (trainer.cfg.micro_batch or trainer.gradients.part or trainer.cfg.batch_size))
+    return InputError(full + f"batch_size {fits} fits"
+                      + f"; or keep it with micro_batch {fits}, which --resume takes, too" * smaller_parts)
 
 # %% ../nbs/09e_fit.ipynb #a0ed316f
 def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
@@ -114,7 +125,8 @@ def run_epochs(trainer: Trainer, folder: Path | None, quiet: bool):
 
 # %% ../nbs/09e_fit.ipynb #52be5270
 def run_to_the_end(trainer: Trainer, folder: Path | None, quiet: bool):
-    "Epochs until the run is done. Raises `InputError` for a full memory or a lost process, `KeyboardInterrupt` where somebody stopped it."
+    """Epochs until the run is done.
+    Raises `InputError` for a full memory or a lost process, `KeyboardInterrupt` where somebody stopped it."""
     failure = None
     try:
         if not trainer.done:
@@ -130,7 +142,8 @@ def run_to_the_end(trainer: Trainer, folder: Path | None, quiet: bool):
 
 # %% ../nbs/09e_fit.ipynb #52be526f
 def check_answers(model: nn.Module, data: ImageData, crop_size: int = 0):
-    "Raise `InputError` unless the model answers two images with a number for each class. (On a GPU, a label without a number would end the process.)"
+    """Raise `InputError` unless the model answers two images with a number for each class.
+    (On a GPU, a label without a number would end the process.)"""
     split, device = data.train[:2], next(model.parameters()).device
     images = (split.centre(crop_size) if crop_size not in (0, split.shape[-1]) else split).images
     was = model.training
@@ -138,7 +151,8 @@ def check_answers(model: nn.Module, data: ImageData, crop_size: int = 0):
         shape = tuple(model.eval()(normalize(images.to(device), data.mean, data.std)).shape)
     model.train(was)
     if len(shape) != 2 or shape[1] < data.num_classes:
-        raise InputError(f"the model answers {len(images)} images with numbers of shape {shape}; it must be ({len(images)}, {data.num_classes}), a number for each class of {data.name}")
+        raise InputError(f"the model answers {len(images)} images with numbers of shape {shape}; it must be "
+                         f"({len(images)}, {data.num_classes}), a number for each class of {data.name}")
 
 def fit(model: nn.Module,                        # maps images (B, C, H, W) to logits (B, num_classes)
         data: ImageData,
@@ -148,7 +162,8 @@ def fit(model: nn.Module,                        # maps images (B, C, H, W) to l
         test: bool = True,                       # read the test images, once, at the end
         quiet: bool = False,
        ) -> Run:
-    "Train, keep the weights of the best epoch by validation, read the test images once. Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."
+    """Train, keep the weights of the best epoch by validation, read the test images once.
+    Ctrl-C writes last.pt, then raises `KeyboardInterrupt`."""
     if resume and out is None:
         raise InputError("resume=True needs out, the run's folder")
     code_version()                               # of the code that runs, not of what lies there when it ends

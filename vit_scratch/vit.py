@@ -35,7 +35,8 @@ class ViTConfig:
         pool: what the head reads: "cls" (the class token) or "mean" (the average of the patches)
         class_token: put a class token in front; left out, only when pool is "cls"
         pos: positions: "learned", "sincos" (fixed) or "none"
-        pos_start: where learned positions start: "random", "sincos", or "ones", which is no position at all, here so that published runs can be repeated
+        pos_start: where learned positions start: "random", "sincos", or "ones", which is no position at all, here so
+            that published runs can be repeated
         pos_scale: root mean square of the positions at the start; left out, what pos_start gives
         rope: also turn queries and keys by their patch's place (rotary positions), beside whatever pos says
         rel_pos: also add a learned number to each score, for how the two patches lie to each other
@@ -87,25 +88,31 @@ class ViTConfig:
 
     def __post_init__(self):
         check_types(self)
-        for name, least in dict(img_size=1, patch_size=1, in_chans=1, num_classes=0, embed_dim=1, depth=1, num_heads=1, reg_tokens=0).items():
+        for name, least in dict(img_size=1, patch_size=1, in_chans=1, num_classes=0, embed_dim=1, depth=1, num_heads=1,
+                                reg_tokens=0).items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         check_divides(self.img_size, self.img_size, self.patch_size)
         if self.embed_dim % self.num_heads:
             raise InputError(f"num_heads {self.num_heads} does not divide embed_dim {self.embed_dim}")
         if int(self.embed_dim * self.mlp_ratio) < 1 or "sincos" in (self.pos, self.pos_start) and self.embed_dim % 4:
-            raise InputError(f"mlp_ratio is {self.mlp_ratio} (an MLP at least one number wide); embed_dim is {self.embed_dim} (a multiple of 4 where positions are \"sincos\")")
+            raise InputError(f"mlp_ratio is {self.mlp_ratio} (an MLP at least one number wide); embed_dim is "
+                             f"{self.embed_dim} (a multiple of 4 where positions are \"sincos\")")
         if self.pos_scale is not None and self.pos_scale <= 0:
             raise InputError(f"pos_scale is {self.pos_scale}; it must be more than 0, or left out")
         if self.rope and (self.rel_pos or self.embed_dim // self.num_heads % 4):
-            raise InputError(f"rope needs heads of a multiple of 4 numbers, and rel_pos off (or rope false); embed_dim {self.embed_dim} and num_heads {self.num_heads} make heads of {self.embed_dim // self.num_heads}, rel_pos is {self.rel_pos}")
-        words = dict(pool=("cls", "mean"), pos=("learned", "sincos", "none"), pos_start=("random", "sincos", "ones"), drop_path_rule=("linear", "constant"), act=("gelu", "relu"), init=("timm", "torch"))
+            raise InputError("rope needs heads of a multiple of 4 numbers, and rel_pos off (or rope false); embed_dim "
+                             f"{self.embed_dim} and num_heads {self.num_heads} make heads of "
+                             f"{self.embed_dim // self.num_heads}, rel_pos is {self.rel_pos}")
+        words = dict(pool=("cls", "mean"), pos=("learned", "sincos", "none"), pos_start=("random", "sincos", "ones"),
+                     drop_path_rule=("linear", "constant"), act=("gelu", "relu"), init=("timm", "torch"))
         for name, choices in words.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.pool == "cls" and self.class_token is False:
             raise InputError('pool "cls" reads the class token; class_token=False leaves none (use pool "mean")')
-        for name in ("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "mlp_drop_rate", "logit_drop_rate", "drop_path_rate"):
+        for name in ("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "mlp_drop_rate",
+                     "logit_drop_rate", "drop_path_rate"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
 
@@ -121,7 +128,8 @@ class ViTConfig:
 
 # %% ../nbs/05_vit.ipynb #92c0dd43
 def init_weights(model: nn.Module):  # a `ViT`
-    "Normal weights of 0.02, cut off at two deviations, and zero biases, close to timm's start; the patch projection by its fan-in. Norms keep PyTorch's 1 and 0."
+    """Normal weights of 0.02, cut off at two deviations, and zero biases, close to timm's start; the patch projection
+    by its fan-in. Norms keep PyTorch's 1 and 0."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             fan_in = module.weight[0].numel()
@@ -134,7 +142,8 @@ def init_weights(model: nn.Module):  # a `ViT`
 
 # %% ../nbs/05_vit.ipynb #9b317243
 def init_as_torch(model: nn.Module):  # a `ViT`
-    "How a model around `nn.TransformerEncoder` starts: all blocks alike [torch.nn.TransformerEncoder]; tokens zero, as systems A and B have them."
+    """How a model around `nn.TransformerEncoder` starts: all blocks alike [torch.nn.TransformerEncoder]; tokens zero,
+    as systems A and B have them."""
     first = model.blocks[0]
     nn.init.xavier_uniform_(first.attn.qkv.weight)
     nn.init.zeros_(first.attn.proj.bias)
@@ -153,24 +162,31 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, D)) if cfg.num_prefix > cfg.reg_tokens else None
         self.reg_token = nn.Parameter(torch.zeros(1, cfg.reg_tokens, D)) if cfg.reg_tokens else None
         shape = (1, cfg.num_prefix + self.patch_embed.num_patches, D)
-        self.pos_embed = None if cfg.pos == "none" else nn.Parameter(torch.zeros(shape), requires_grad=cfg.pos == "learned")
+        self.pos_embed = (None if cfg.pos == "none"
+                          else nn.Parameter(torch.zeros(shape), requires_grad=cfg.pos == "learned"))
         self.pos_drop = nn.Dropout(cfg.pos_drop_rate)
-        rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate, cfg.depth, device="cpu").tolist()
+        rates = torch.linspace(0 if cfg.drop_path_rule == "linear" else cfg.drop_path_rate, cfg.drop_path_rate,
+                               cfg.depth, device="cpu").tolist()
         attn_layer = attention_kind(cfg.grid_size, cfg.num_prefix, cfg.rope, cfg.rel_pos)
-        self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate, cfg.attn_drop_rate,
-                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, attn_layer) for rate in rates))
+        self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate,
+                                      cfg.attn_drop_rate,
+                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, attn_layer)
+                                for rate in rates))
         self.norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "cls" else nn.Identity()
-        self.fc_norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "mean" else nn.Identity()   # after the mean, as in timm, and with timm's name
+        # after the mean, as in timm, and with timm's name
+        self.fc_norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "mean" else nn.Identity()
         self.head_drop = nn.Dropout(cfg.drop_rate)
         self.head = nn.Linear(D, cfg.num_classes) if cfg.num_classes else nn.Identity()
         self.logit_drop = nn.Dropout(cfg.logit_drop_rate)
         (init_weights if cfg.init == "timm" else init_as_torch)(self)
         if self.pos_embed is not None:
-            start_positions(self.pos_embed, cfg.grid_size, "sincos" if cfg.pos == "sincos" else cfg.pos_start, cfg.pos_scale)
+            start_positions(self.pos_embed, cfg.grid_size, "sincos" if cfg.pos == "sincos" else cfg.pos_start,
+                            cfg.pos_scale)
 
     @staticmethod
     def from_pretrained(name, device: str = "cpu") -> "ViT":   # name: "vit-cifar10", "demo", or a finished run's folder
-        "A trained model, in eval mode; `load_run` also knows its classes and how its images are normalised. Raises `InputError` where there is none of that name."
+        """A trained model, in eval mode; `load_run` also knows its classes and how its images are normalised.
+        Raises `InputError` where there is none of that name."""
         from vit_scratch.runs import load_run    # not above: that module is built on this one
         return load_run(name, device).model
 
@@ -183,7 +199,8 @@ class ViT(nn.Module):
         if self.pos_embed is not None:
             x = x + self.pos_embed
         x = self.pos_drop(x)
-        more = (mask, first) if first is not None else (mask,) if mask is not None else ()      # `blocks` may be somebody else's encoder
+        # `blocks` may be somebody else's encoder
+        more = (mask, first) if first is not None else (mask,) if mask is not None else ()
         return self.norm(self.blocks(x, *more))
 
     def forward_head(self, x: Tensor) -> Tensor:
@@ -196,8 +213,11 @@ class ViT(nn.Module):
         return self.forward_head(self.forward_features(x, mask, *wanted))
 
     def reads_class_token_only(self) -> bool:
-        "Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and no hook looks on."
-        ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__ for name in ("forward_features", "forward_head"))      # as a compiler can tell, too
+        """Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and
+        no hook looks on."""
+        # as a compiler can tell, too
+        ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__
+                   for name in ("forward_features", "forward_head"))
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
         return type(last) is Block and not any(has_hooks(m) for m in self.modules())
 
@@ -208,7 +228,8 @@ def num_params(cfg: ViTConfig) -> int:
     patches = (cfg.patch_size**2 * cfg.in_chans + 1) * D
     positions = (cfg.num_prefix + cfg.grid_size[0] * cfg.grid_size[1]) * D if cfg.pos == "learned" else 0
     attention = 3*D*D + 3*D*cfg.qkv_bias + D*D + D + (4 * D // cfg.num_heads) * cfg.qk_norm
-    places = ((2*cfg.grid_size[0] - 1) * (2*cfg.grid_size[1] - 1) + 3*bool(cfg.num_prefix)) * cfg.num_heads * cfg.rel_pos
+    places = (((2*cfg.grid_size[0] - 1) * (2*cfg.grid_size[1] - 1)
+               + 3*bool(cfg.num_prefix)) * cfg.num_heads * cfg.rel_pos)
     mlp = D*hidden + hidden + hidden*D + D
     block = 2*norm + attention + places + mlp + (0 if cfg.init_values is None else 2*D)
     return patches + cfg.num_prefix*D + positions + cfg.depth*block + norm + (D + 1) * cfg.num_classes
@@ -240,13 +261,16 @@ def preset(name: str,   # a key of `PRESETS`
 def resize_model(model: ViT,
                  img_size: int,   # the new side, in pixels
                 ) -> ViT:
-    "A copy of the model for another image size: learned positions and biases are resampled; rotary angles go on in steps of a patch, at a larger size to places that training has not seen."
+    """A copy of the model for another image size: learned positions and biases are resampled; rotary angles go on in
+    steps of a patch, at a larger size to places that training has not seen."""
     other = ViT(replace(model.cfg, img_size=img_size))
     state = dict(model.state_dict())
     if model.cfg.pos == "learned":
-        state["pos_embed"] = resample_pos_embed(model.pos_embed.detach(), model.cfg.grid_size, other.cfg.grid_size, model.cfg.num_prefix)
+        state["pos_embed"] = resample_pos_embed(model.pos_embed.detach(), model.cfg.grid_size, other.cfg.grid_size,
+                                                model.cfg.num_prefix)
     elif model.cfg.pos == "sincos":
         state["pos_embed"] = other.pos_embed.detach()
-    state |= {name: resample_rel_pos_table(t, model.cfg.grid_size, other.cfg.grid_size) for name, t in state.items() if name.endswith("relative_position_bias_table")}
+    state |= {name: resample_rel_pos_table(t, model.cfg.grid_size, other.cfg.grid_size)
+              for name, t in state.items() if name.endswith("relative_position_bias_table")}
     other.load_state_dict(state)
     return other.to(model.head.weight if model.cfg.num_classes else model.patch_embed.proj.weight).train(model.training)
