@@ -56,8 +56,9 @@ def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -
         timed = {"": lambda: (step(), wait_for(device))}
         once = max(1e-6, min(take_turns(timed, 2, 1)[""]))
         return max(amount / s for s in take_turns(timed, max(3, min(50, int(seconds / once))), 0)[""])
-    types = ({"fp32": torch.float32, "bf16": torch.bfloat16} if device.type != "cpu"
-             or cpu_has_bf16() else {"fp32": torch.float32})
+    types = {"fp32": torch.float32}
+    if device.type != "cpu" or cpu_has_bf16():
+        types["bf16"] = torch.bfloat16
     for name, dtype in types.items():
         a, b = torch.randn(2, n, n, device=device).to(dtype)
         found[f"tflops_{name}"] = best(lambda: a @ b, 2 * n**3) / 1e12
@@ -96,8 +97,8 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
             compile: bool) -> Callable:
     "An implementation's step, ready to be called."
     model = implementations(cfg, only=name)[name].to(device)
-    x, y = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size, device=device), torch.randint(cfg.num_classes,
-        (batch,), device=device)
+    x = torch.randn(batch, cfg.in_chans, cfg.img_size, cfg.img_size, device=device)
+    y = torch.randint(cfg.num_classes, (batch,), device=device)
     if name == "vit_scratch" and kind == "train":
         return our_training_step(model, x, y, amp, compile)
     # torch's name for recording
@@ -194,8 +195,8 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
     for name, player in playing.items():
         rows[name] |= {f"images_per_second_{k}": v
                        for k, v in spread(seconds[name], batch).items()} | {"seconds": seconds[name]} | player.end()
-        rows[name]["tflops"] = (rows[name]["images_per_second_median"] * operations(cfg) * (3 if kind == "train"
-            else 1) / 1e12)
+        work = operations(cfg) * (3 if kind == "train" else 1)
+        rows[name]["tflops"] = rows[name]["images_per_second_median"] * work / 1e12
         if limit:
             rows[name]["ceiling_tflops"] = 2 * LARGE**3 / statistics.median(seconds["machine"]) / 1e12
     return list(rows.values())

@@ -50,8 +50,9 @@ template <int d> struct Half {      // some images at a time
         const int rows = images*T;
         enter(grad, rows, D, arrived, bp_sums);
         times(arrived.data(), rows, second, [&](int r, int i, Floats z) { write((Number*)inner.data() + r*D + i, z); });
-        each_head(images, [&](long in, long at) { head.backward(wide + in, (Number*)inner.data() + at,
-                                                                (Number*)g.data() + in, head_sums); });
+        each_head(images, [&](long in, long at) {
+            head.backward(wide + in, (Number*)inner.data() + at, (Number*)g.data() + in, head_sums);
+        });
         for (int r = 0; r < rows; r++) for (int i = 0; i < 3*D; i += LANES)
             add(b_sums + i, read((Number*)g.data() + r*3*D + i));
         times(g.data(), rows, first, [&](int r, int i, Floats z) { put(&n_grad[r*D + i], z); });
@@ -135,8 +136,8 @@ def forward_now(x: Tensor, h: int, norm: Tensor, w: Tensor, b: Tensor, wp: Tenso
 
 def backward_now(grad: Tensor, x: Tensor, h: int, qkv: Tensor, o: Tensor, norm: Tensor, w: Tensor, b: Tensor,
                  wp: Tensor, bp: Tensor,
-                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor,
-                     Tensor, Tensor, Tensor]:
+                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[
+                     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     threads, to, grad = torch.get_num_threads(), torch.empty_like(x), grad.contiguous()
     sums = sums_for(threads, norm, w, b, wp, bp, x.new_empty(4, x.shape[-1] // h))
     library(qkv.dtype).half_backward(*map(address, (x, qkv, o, grad, to, *sums, norm, w, wp, norms, cos, sin)),
@@ -201,5 +202,5 @@ def cpu_attention_half(x: Tensor,                     # (B, T, D), fp32, on a CP
                          "numbers, cosines come with sines, and not for more places than tokens")
     x, *weights = (None if t is None else t.contiguous()
                    for t in (x, norm, qkv, qkv_bias, proj, proj_bias, norms, cos, sin))
-    return (half_op if torch.compiler.is_compiling() else half_now)(x, num_heads, *weights, dtype,
-        may_go_back(x, *weights))[0]
+    half = half_op if torch.compiler.is_compiling() else half_now
+    return half(x, num_heads, *weights, dtype, may_go_back(x, *weights))[0]

@@ -213,8 +213,8 @@ def forward_now(qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None, s
 
 def backward_now(grad: Tensor, qkv: Tensor, h: int, norms: Tensor | None, cos: Tensor | None,
                  sin: Tensor | None) -> tuple[Tensor, Tensor]:
-    qkv_grad, sums = qkv.new_empty(qkv.shape), qkv.new_zeros(torch.get_num_threads(), 4, qkv.shape[2] // 3 // h,
-        dtype=torch.float32)
+    qkv_grad = qkv.new_empty(qkv.shape)
+    sums = qkv.new_zeros(torch.get_num_threads(), 4, qkv.shape[2] // 3 // h, dtype=torch.float32)
     call(qkv, grad, qkv_grad, sums, h, norms, cos, sin)
     return qkv_grad, sums.sum(0)
 

@@ -150,9 +150,9 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
 def from_torch_encoder(encoder: nn.TransformerEncoder) -> Encoder:
     "The same encoder as our blocks, weights carried over. Raises `InputError` for what our blocks lack."
     first = encoder.layers[0]
-    act = ("gelu" if first.activation is F.gelu
-           or isinstance(first.activation, nn.GELU) else "relu" if first.activation is F.relu
-           or isinstance(first.activation, nn.ReLU) else None)
+    kinds = {"gelu": (F.gelu, nn.GELU), "relu": (F.relu, nn.ReLU)}
+    act = next((name for name, (function, layer) in kinds.items()
+                if first.activation is function or isinstance(first.activation, layer)), None)
     if act is None:
         raise InputError(f"the encoder's activation is {first.activation}; blocks have gelu or relu")
     if encoder.norm is not None:

@@ -43,8 +43,8 @@ def as_text(name: str) -> str:
 
 def show_confusion(matrix: Tensor, classes: list[str], ax: Axes | None = None, figsize: tuple | None = None) -> Axes:
     "Shares of each true class in per cent, white to blue; numbers where they fit."
-    names, n, share = [as_text(name) for name in classes], len(classes), 100 * matrix / matrix.sum(1,
-        keepdim=True).clamp(min=1)
+    names, n = [as_text(name) for name in classes], len(classes)
+    share = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     ax = ax or plt.subplots(figsize=figsize or (1.6 + 0.34*min(n, 30), 1.3 + 0.34*min(n, 30)), layout="constrained")[1]
     ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
     if n <= 20:
@@ -60,8 +60,7 @@ def show_confusion(matrix: Tensor, classes: list[str], ax: Axes | None = None, f
 def calibration(probs: Tensor,     # (n, num_classes), rows sum to 1
                 labels: Tensor,    # (n,)
                 bins: int = 15,
-               # mean confidence, accuracy, images of each bin (bins,); ECE (0–1)
-               ) -> tuple[Tensor, Tensor, Tensor, float]:
+               ) -> tuple[Tensor, Tensor, Tensor, float]:  # mean confidence, accuracy, images of each bin (bins,); ECE (0–1)
     "Confidence against accuracy, and their mean difference, the ECE [Calibration, eq. 3]."
     labels, (confidence, answers) = labels.cpu(), probs.cpu().max(-1)
     bin_ = (confidence * bins).ceil().long().clamp(1, bins) - 1          # (low, high]: 1.0 belongs to the last

@@ -52,8 +52,7 @@ def evaluate(model: nn.Module,
              data: ImageData,     # classes, mean and deviation
              batch_size: int = 512,
              amp: str = "off",
-            # loss (nats), accuracy (0–1), per_class (list of accuracies; None where a class has no image)
-            ) -> dict:
+            ) -> dict:  # loss (nats), accuracy (0–1), per_class (list of accuracies; None where a class has no image)
     "Loss and accuracy over a split; processes that train together share the work."
     mine = split[my_rows(len(split))] if world_size() > 1 else split
     sums = tally(model, mine, data, batch_size, amp)

@@ -150,8 +150,7 @@ def explain(model: nn.Module,                # ours, timm's or torchvision's
             x: Tensor,                       # images as the model reads them (B, C, H, W)
             target: Tensor | int | None = None,    # the class to explain, for each image or for all; left out: the model's answer
             method: str = "relevance",       # a key of `METHODS`
-           # (B, H, W) on the CPU: how much each pixel counts, on the method's own scale
-           ) -> Tensor:
+           ) -> Tensor:  # (B, H, W) on the CPU: how much each pixel counts, on the method's own scale
     "Which pixels speak for a class. Raises `InputError` for an unknown method or a class that does not exist."
     if method not in METHODS:
         raise InputError(f"no method {method!r}; there are {', '.join(METHODS)}")

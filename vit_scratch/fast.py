@@ -279,8 +279,8 @@ def forward_in_parts(model: nn.Module,
     watched = is_watched(model) or any(m.training for m in model.modules())
     amp = ({torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu")
            else "off")
-    workers, modes = torch.get_num_threads() if not watched and shares_cores(model,
-        amp) else 1, (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+    workers = torch.get_num_threads() if not watched and shares_cores(model, amp) else 1
+    modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     def work(x: Tensor) -> Tensor:       # modes belong to a thread
         with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), autocast(amp, x.device):
             return model(x)

@@ -21,8 +21,7 @@ from .maps import attention_layers, attention_maps, patch_grid, untrained_twin
 def attention_distance(maps: Tensor,               # (L, B, h, T, T)
                        grid: tuple[int, int],      # (rows, columns) of patches
                        patch_size: int | tuple[int, int] = 1,      # P, or its height and width, to get pixels
-                      # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
-                      ) -> Tensor:
+                      ) -> Tensor:  # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
     "How far patches look on average, from centre to centre [ViT, app. D.7]; what goes to the class token is left out."
     rows, columns = grid
     # (N, 2)
@@ -144,8 +143,8 @@ def feature_colours(tokens: Tensor,             # (B, N, D)
     flat = tokens.flatten(0, 1)
     along = (flat - flat.mean(0)) @ principal(flat, 3).T                # (B·N, 3)
     low, high = along.quantile(0.02, dim=0), along.quantile(0.98, dim=0)    # a few extremes must not dim the rest
-    return ((along - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).unflatten(0, (len(tokens), *grid)).permute(0, 3,
-        1, 2)
+    shares = ((along - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return shares.unflatten(0, (len(tokens), *grid)).permute(0, 3, 1, 2)
 
 def show_features(model: nn.Module, x: Tensor,
                   pictures: Tensor,             # the same images (B, 3, H, W) uint8

@@ -53,8 +53,8 @@ def constants(norms, cos, sin, T, prefix, NORM: tl.constexpr, TURN: tl.constexpr
     row, column, pair = tl.arange(0, R)[:, None], tl.arange(0, d)[None, :], tl.arange(0, d // 2)[None, :]
     wq, bq, wk, bk, c, s = 1.0, 0.0, 1.0, 0.0, 1.0, 0.0
     if NORM:
-        wq, bq, wk, bk = tl.load(norms + column), tl.load(norms + d + column), tl.load(norms + 2*d
-            + column), tl.load(norms + 3*d + column)
+        wq, bq = tl.load(norms + column), tl.load(norms + d + column)
+        wk, bk = tl.load(norms + 2*d + column), tl.load(norms + 3*d + column)
     if TURN:
         at, has = (row - prefix) * (d // 2) + pair, (row >= prefix) & (row < T) & (pair < d // 2)
         c, s = tl.load(cos + at, has, 1.0), tl.load(sin + at, has, 0.0)      # tokens without a place are not turned
@@ -76,8 +76,8 @@ def forward_kernel(qkv, norms, cos, sin, out, T, h, prefix, scale, NORM: tl.cons
     at, at_out, real = places(T, h, R, d)
     q, k, v = tl.load(qkv + at, real, 0.0), tl.load(qkv + at + h*d, real, 0.0), tl.load(qkv + at + 2*h*d, real, 0.0)
     wq, bq, wk, bk, c, s = constants(norms, cos, sin, T, prefix, NORM, TURN, R, d)
-    q, k = prepare(q, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k, wk, bk, c, s, NORM, TURN, R,
-        d).to(v.dtype)
+    q = prepare(q, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype)
+    k = prepare(k, wk, bk, c, s, NORM, TURN, R, d).to(v.dtype)
     tl.store(out + at_out, tl.dot(weigh(q, k, T, scale, R).to(v.dtype), v).to(v.dtype), real)
 
 # %% ../nbs/08j_kernel.ipynb #08jker06
@@ -103,8 +103,8 @@ def backward_kernel(qkv, norms, cos, sin, grad, qkv_grad, norms_grad, T, h, pref
     at, at_out, real = places(T, h, R, d)
     q0, k0, v = tl.load(qkv + at, real, 0.0), tl.load(qkv + at + h*d, real, 0.0), tl.load(qkv + at + 2*h*d, real, 0.0)
     wq, bq, wk, bk, c, s = constants(norms, cos, sin, T, prefix, NORM, TURN, R, d)
-    q, k = prepare(q0, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype), prepare(k0, wk, bk, c, s, NORM, TURN, R,
-        d).to(v.dtype)
+    q = prepare(q0, wq, bq, c, s, NORM, TURN, R, d).to(v.dtype)
+    k = prepare(k0, wk, bk, c, s, NORM, TURN, R, d).to(v.dtype)
     g, p = tl.load(grad + at_out, real, 0.0), weigh(q, k, T, scale, R)
     tl.store(qkv_grad + at + 2*h*d, tl.dot(tl.trans(p.to(v.dtype)), g).to(v.dtype), real)
     p_grad = tl.dot(g, tl.trans(v))

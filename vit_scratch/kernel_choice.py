@@ -218,8 +218,8 @@ def attention_half_runs(block: nn.Module,      # a `Block`
     if not (kind_of(x) == "cpu" and is_its_moment(x) and as_made(attn)
             and half_fits(x, block.norm1, attn.qkv, attn.proj) and is_usual(attn, x)):
         return False
-    D, more = x.shape[-1], [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm
-                            for t in (n.weight, n.bias)] + [t for t in attn.turns() if t is not None]
+    norms = [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm for t in (n.weight, n.bias)]
+    D, more = x.shape[-1], norms + [t for t in attn.turns() if t is not None]
     return (is_32(*more) and attn.qkv.weight.shape == (3 * D, D) and attn.proj.weight.shape == (D, D)
             # a core takes whole images
             and is_idle(attn.proj_drop, block.ls1, block.drop_path1) and len(x) >= cores())

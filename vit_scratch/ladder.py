@@ -100,8 +100,8 @@ def settings_of(name: str, budget: str) -> dict:
     "All settings of a rung: the recipe of system A, and every change up to here that was not put back."
     if budget not in BUDGETS:
         raise InputError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
-    recipe, rung = yaml.safe_load((package_folder()/"recipes"/"system-a.yaml").read_text(encoding="utf-8")), known_rung(
-        name)
+    recipe = yaml.safe_load((package_folder()/"recipes"/"system-a.yaml").read_text(encoding="utf-8"))
+    rung = known_rung(name)
     settings = defaults()
     settings |= {key: value for key, value in recipe.items() if key in settings}
     settings |= dict(amp="auto", patience=0, schedule_unit="step", **BUDGETS[budget]["model"],

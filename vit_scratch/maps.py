@@ -25,9 +25,8 @@ from .core import InputError, evaluating
 def attention_layers(model: nn.Module) -> list[nn.Module]:
     """A model's self-attention layers in order: ours, timm's, or torch's `nn.MultiheadAttention`.
     Raises `InputError` where there are none."""
-    kinds = lambda m: isinstance(m,
-                                 nn.MultiheadAttention) or ismethod(getattr(m, "heads", None)) or all(hasattr(m, name)
-                                     for name in ("qkv", "proj", "num_heads"))
+    kinds = lambda m: (isinstance(m, nn.MultiheadAttention) or ismethod(getattr(m, "heads", None))
+                       or all(hasattr(m, name) for name in ("qkv", "proj", "num_heads")))
     layers = [m for name, m in model.named_modules() if name and kinds(m)]
     if not layers:
         raise InputError(f"{type(model).__name__} has no attention layers that we know: ours, timm's or "

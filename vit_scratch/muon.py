@@ -59,8 +59,8 @@ class Muon(torch.optim.Muon):
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers, grads, lying = [self.state[p]["momentum_buffer"] for p in params], [p.grad
-            for p in params], sum(not stands(p) for p in params)
+        buffers, grads = [self.state[p]["momentum_buffer"] for p in params], [p.grad for p in params]
+        lying = sum(not stands(p) for p in params)
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         torch._foreach_mul_(params, 1 - lr * weight_decay)
         # (pieces, rows/pieces, columns)

@@ -77,8 +77,8 @@ def make_optimizers(model: nn.Module,
     # all parameters in one call, where torch has it
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     if kind in ("adam", "adamw"):
-        return remember_lr([{"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr, betas,
-            fused=fused)])
+        make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+        return remember_lr([make(groups, lr, betas, fused=fused)])
     if kind != "muon":
         raise InputError(f"unknown optimizer {kind!r}; there are adamw, adam, muon")
     matrices = {n: p for n, p in model.named_parameters() if p.requires_grad and is_hidden_matrix(n, p)}

@@ -22,8 +22,7 @@ def check_divides(height: int, width: int,  # the image, in pixels
 # %% ../nbs/01_patches.ipynb #8f3aab81
 def patchify(x: Tensor,          # images (B, C, H, W)
              patch_size: int,    # P, side of a square patch in pixels
-            # patches (B, N, C·P·P), row by row; inside a patch channel first, as in a convolution's kernel
-            ) -> Tensor:
+            ) -> Tensor:  # patches (B, N, C·P·P), row by row; inside a patch channel first, as in a convolution's kernel
     "Cut images into non-overlapping square patches [ViT, §3.1]. Raises `InputError` if P does not divide H and W."
     B, C, H, W = x.shape
     P = patch_size

@@ -202,8 +202,8 @@ def our_training_step(model: nn.Module, x: Tensor, y: Tensor, amp: str, compile:
     "The same with what `fit` uses: `Gradients`, our choice of optimizer, and, compiled on a GPU, a recording of all."
     model.train()
     keep_memory()
-    gradients, (optimizer,) = Gradients(model, amp, compile="on" if compile else "off"), make_optimizers(model, "adamw",
-        1e-3, weight_decay=0.01, decay_all=True)
+    gradients = Gradients(model, amp, compile="on" if compile else "off")
+    (optimizer,) = make_optimizers(model, "adamw", 1e-3, weight_decay=0.01, decay_all=True)
     def step(images: Tensor = x, labels: Tensor = y) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = gradients(images, labels)

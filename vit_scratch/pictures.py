@@ -106,9 +106,8 @@ def images_from(run: LoadedRun, name: str, split: str | None,
     else:
         there = [part for part in ("test", "val", "train") if Path(name, part).is_dir()]
         if not Path(name).is_dir() or split and split not in there:
-            raise InputError(f"there is no folder {Path(name, split or '')}"
-                             + f"; without --split, all images of {name} are measured" * (Path(name).is_dir()
-                                 and not there))
+            hint = f"; without --split, all images of {name} are measured" if Path(name).is_dir() and not there else ""
+            raise InputError(f"there is no folder {Path(name, split or '')}{hint}")
         split = split or (there or ["all"])[0]
         where = Path(name, split) if there else Path(name)
         classes = folder_classes(where)
@@ -163,8 +162,8 @@ def evaluate_run(folder,
     # here, for a model that comes with the package; before the work
     make_folder(Path(folder))
     scores = evaluate(run.model, part, images, amp=amp)
-    name = ("report" if data is None
-            and split == "val" else "report-" + re.sub(r"\W+", "-", f"{images.name} {split}").strip("-"))
+    of_which = "" if data is None and split == "val" else "-" + re.sub(r"\W+", "-", f"{images.name} {split}").strip("-")
+    name = "report" + of_which
     report = write_report(Path(folder)/f"{name}.html", run.model, part, images, f"{images.name}: {split} images", amp)
     lines = [f"{images.name}, {split}: {len(part):,} images, accuracy {scores['accuracy']:.2%}, loss "
              f"{scores['loss']:.4f}; more in {report}{doubt}"]

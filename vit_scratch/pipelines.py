@@ -56,8 +56,8 @@ def ours(folder: Path, batch: int, amp: str, device: torch.device) -> Iterator[i
 # %% ../nbs/21d_pipelines.ipynb #b41bdb16
 def train_on(loader, model: nn.Module, amp: str, device: torch.device) -> Iterator[int]:
     "The loop around a data loader, as everyone writes it."
-    model, optimizer = model.to(device).train(), torch.optim.AdamW(model.parameters(), 1e-3,
-        fused=device.type == "cuda")
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=device.type == "cuda")
     while True:
         for images, labels in loader:
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

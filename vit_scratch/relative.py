@@ -16,8 +16,7 @@ from .core import InputError
 # %% ../nbs/03c_relative.ipynb #6b1d0012
 def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
                    num_prefix: int = 0,           # tokens in front of the patches that have no place: class token, registers
-                  # (T, T): the row of the table for each asking and each answering token
-                  ) -> Tensor:
+                  ) -> Tensor:  # (T, T): the row of the table for each asking and each answering token
     """How every patch lies to every other, as a number [Swin, §3.2]; the last three numbers are for tokens without a
     place."""
     rows, cols = grid_size

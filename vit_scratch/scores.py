@@ -131,8 +131,8 @@ def score_explanations(model: nn.Module,
     split = data.test if split is None else split
     x, target, masks = right_ones(model, data, split, n)
     aside, aside_target, aside_masks = right_ones(model, data, split, n_off_centre, off_centre)
-    models, blanks, rows = {"trained": model, "untrained": untrained_twin(model, seed)}, {"": None,
-        "_blurred": blurred(x)}, []
+    models, rows = {"trained": model, "untrained": untrained_twin(model, seed)}, []
+    blanks = {"": None, "_blurred": blurred(x)}
     for method in METHODS if methods is None else methods:
         heats = {name: explain(m, x, target, method) for name, m in models.items()}
         row = {"method": method, "images": len(x), "off_centre_images": len(aside),

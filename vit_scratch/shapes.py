@@ -79,8 +79,8 @@ def pick_colours(n: int, contrast: float, generator: torch.Generator) -> tuple[T
     return background, tries[torch.arange(n), far.int().argmax(dim=1)]
 
 # %% ../nbs/06b_shapes.ipynb #7eb9539c
-def draw(labels: Tensor, size: int, radius, rotation: float, contrast: float, g: torch.Generator) -> tuple[Tensor,
-    Tensor]:
+def draw(labels: Tensor, size: int, radius, rotation: float, contrast: float,
+         g: torch.Generator) -> tuple[Tensor, Tensor]:
     "Images (n, 3, size, size) between 0 and 1 and masks (n, size, size) for these labels."
     n = len(labels)
     uniform = lambda low, high, *shape: low + (high - low) * torch.rand(n, *shape, generator=g)

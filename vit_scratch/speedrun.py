@@ -81,8 +81,8 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     return ready
 
 # %% ../nbs/22d_race.ipynb #fbcedb96
-def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int, device: torch.device) -> tuple[list[dict],
-    float]:
+def timed_steps(recipe: Recipe, data: ImageData, ready: Ready, seed: int,
+                device: torch.device) -> tuple[list[dict], float]:
     "The part that the clock counts. Returns the log (images, loss in nats, seconds) and the seconds in all."
     total, stream = recipe.images // recipe.batch, looks(recipe, data, device, seed)
     model = ready.model

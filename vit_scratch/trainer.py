@@ -276,8 +276,8 @@ class Trainer(Steps):
         if state["scaler"]:                      # empty where the run was not in fp16 until now
             self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
-        self.epoch, self.batch, self.loss_sum, self.seconds = (state[k]
-            for k in ("epoch", "batch", "loss_sum", "seconds"))
+        for name in ("epoch", "batch", "loss_sum", "seconds"):
+            setattr(self, name, state[name])
         self.history, self.best = state["history"], state["best"]
         if rank() == 0:
             set_random_states(state["random"])
