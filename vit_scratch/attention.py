@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .core import InputError
-from .kernel_choice import (as_known, as_made, is_idle, keeps_promise, known_to_kernel, nobody_chose,
-                                       own_kernel, own_kernel_runs)
+from .kernel_choice import as_known, as_made, is_idle, keeps_promise, known_to_kernel, nobody_chose
+from .kernel_choice import own_kernel, own_kernel_runs
 
 # %% ../nbs/03_attention.ipynb #7a8069aa
 def attention_weights(q: Tensor,                   # queries (B, h, T, d)
@@ -52,8 +52,7 @@ def attend(q: Tensor,              # (B, h, T or fewer, d)
            mask: Tensor | None,    # as in `attention_weights`
            drop: nn.Dropout,       # on the weights
           ) -> Tensor:             # as q
-    """What each token hears: the mean of the values, weighted by attention, on the path that is faster [Attention, eq.
-    1]."""
+    "What each token hears: the values' mean, weighted by attention, on the faster path [Attention, eq. 1]."
     if plain_is_faster(k):
         return drop(attention_weights(q, k, mask)) @ v
     p = drop.p if drop.training else 0.0
@@ -116,8 +115,9 @@ class Attention(nn.Module):
         "Cosines and sines (N, d/2) by which queries and keys are turned; none here."
         return None, None
 
-    # `first` as in `heads`
-    def forward(self, x: Tensor, mask: Tensor | None = None, first: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None,
+                first: int | None = None,         # as in `heads`
+               ) -> Tensor:
         if mask is None and first is None and own_kernel_runs(self, x):      # on some machines
             heard = own_kernel(self, x)
         elif mask is None and first == 1 and needs_no_keys(self, x):

@@ -39,8 +39,9 @@ def take_turns(steps: dict[str, Callable],      # name → what to time, called 
             seconds[name].append(own if isinstance(own, float) else time.perf_counter() - start)
     return seconds
 
-# amount of work in one call, such as images
-def spread(seconds: list[float], amount: float = 1.0) -> dict[str, float]:
+def spread(seconds: list[float],
+           amount: float = 1.0,      # of work in one call, such as images
+          ) -> dict[str, float]:
     "Median rate and its quartiles, in units of work a second."
     rates = sorted(amount / s for s in seconds)
     low, high = (rates[round(q * (len(rates) - 1))] for q in (0.25, 0.75))
@@ -101,8 +102,8 @@ def prepare(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: 
     y = torch.randint(cfg.num_classes, (batch,), device=device)
     if name == "vit_scratch" and kind == "train":
         return our_training_step(model, x, y, amp, compile)
-    # torch's name for recording
-    model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None) if compile else model
+    if compile:      # reduce-overhead: torch's name for recording
+        model = torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
     if kind == "train":
         return training_step(model, x, y, amp)
     if name != "vit_scratch":
@@ -193,8 +194,8 @@ def bench_size(label: str, cfg: ViTConfig, kind: str, batch: int,
     limit = {"machine": large_product(amp)} if device.type == "cpu" else {}
     seconds = take_turns({**{name: player.step for name, player in playing.items()}, **limit}, rounds)
     for name, player in playing.items():
-        rows[name] |= {f"images_per_second_{k}": v
-                       for k, v in spread(seconds[name], batch).items()} | {"seconds": seconds[name]} | player.end()
+        rates = {f"images_per_second_{k}": v for k, v in spread(seconds[name], batch).items()}
+        rows[name] |= rates | {"seconds": seconds[name]} | player.end()
         work = operations(cfg) * (3 if kind == "train" else 1)
         rows[name]["tflops"] = rows[name]["images_per_second_median"] * work / 1e12
         if limit:
@@ -260,8 +261,8 @@ def go_on(out: str | None, head: dict) -> dict:
     except (OSError, ValueError):
         raise InputError(f"{out} cannot be read as JSON; move it away, or give another file with --out") from None
     if any("heat" not in row for row in kept.get("rows", [])):
-        raise InputError(f"{out} is from an older version, whose runs had no final; move it away, or give another file "
-                         "with --out")
+        raise InputError(f"{out} is from an older version, whose runs had no final; "
+                         "move it away, or give another file with --out")
     if other := [name for name in head if kept.get(name) != head[name]]:
         raise InputError(f"{out} was measured with another {other[0]}: {kept.get(other[0])}, not {head[other[0]]}; "
                          "move it away, or give another file with --out")

@@ -163,9 +163,8 @@ def check_images(was: dict | None,      # what `images_used` said when the run w
         n, labels_then = (was or now).get(name, [0, 0])
         if (here, labels) != (n, labels_then):
             raise InputError(f"the run was started with {n:,} {name} images; here are {here:,}"
-                             + ", with other labels" * (here == n)
-                             + ". A run goes on with the same ones (`fit` with resume=True takes a data set made by "
-                               "hand)")
+                             + ", with other labels" * (here == n) + ". A run goes on with the same ones "
+                               "(`fit` with resume=True takes a data set made by hand)")
 
 def write_config(out: Path, model: nn.Module, cfg, data):
     "config.yaml: how the data were loaded, the model's and the training's configuration."
@@ -206,9 +205,9 @@ def plot_history(history: list[dict],
 def write_result(out: Path, model: nn.Module, cfg, data, history: list[dict], best_epoch: int, val: dict,
                  test: dict | None, compile_seconds: float = 0.0):
     "result.json: everything a number needs to be believed; and curves.png."
+    config = {"model": asdict(model.cfg) if hasattr(model, "cfg") else None, "train": asdict(cfg)}
     write_json(out/"result.json", {
-        "dataset": data.name, "config": {"model": asdict(model.cfg) if hasattr(model, "cfg") else None,
-                                         "train": asdict(cfg)}, "seed": cfg.seed,
+        "dataset": data.name, "config": config, "seed": cfg.seed,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test) if data.test else 0},
         "classes": list(data.classes),

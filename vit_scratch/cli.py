@@ -57,7 +57,7 @@ DATA_OPTIONS = {"data": "name", "data_title": "title", "data_root": "root", "ima
 def train_parser(argv: list[str]) -> Parser:
     "Options of `vit_scratch train`; the recipe's values are the defaults, so flags override it."
     recipe = recipe_for(argv)
-    # it takes patterns
+    # default_config_files takes patterns
     p = Parser(description="Train a Vision Transformer.", default_config_files=[glob.escape(str(recipe))])
     p.add_argument("--data", default="shapes", help=f"{', '.join(BUILT_IN)}, or a folder of images")
     p.add_argument("--recipe", default=None, type=str | None, help="a recipe's name or a YAML file; flags override it")
@@ -88,12 +88,12 @@ DEVICE = ("device", str, "auto", "auto, cpu, cuda or mps")
 # name: what it does, in a few words; the same at length; its words and what they may be; its options
 MEASUREMENTS = {
     "bench": ("how fast training and inference are, beside other implementations",
-              "ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, where they are "
-              "installed",
+              "ours beside timm, torchvision, Hugging Face, nn.TransformerEncoder and vit-pytorch, "
+              "where they are installed",
               "sizes", "small (the default), system-a, vit-ti, vit-s, 16-tokens to 1024-tokens, or all",
               [("rounds", int, 7, "measured calls of each"), ("compile", bool, True, "also with torch.compile"),
-               ("pipelines", float, 0.0, "instead: whole training programs, from files to steps, for so many seconds "
-                                         "each"),
+               ("pipelines", float, 0.0,
+                "instead: whole training programs, from files to steps, for so many seconds each"),
                DEVICE, ("batch", int | None, None, "images in a step (default: by size)"),
                ("out", str | None, None, "a JSON file")]),
     "speedrun": ("how few images and seconds to a given accuracy", "races against the clock, several seeds each",
@@ -216,8 +216,10 @@ def run_command(argv: list[str]):
 # %% ../nbs/41_cli.ipynb #6f754547
 def underscores(argv: list[str]) -> list[str]:
     "Options spelt with hyphens as we spell them: --log-dir is --log_dir."
-    return [word.split("=")[0].replace("-", "_").replace("__", "--", 1) + word[len(word.split("=")[0]):]
-            if word.startswith("--") and len(word) > 2 else word for word in argv]
+    def respelt(word: str) -> str:
+        name, equals, value = word.partition("=")
+        return name.replace("-", "_").replace("__", "--", 1) + equals + value
+    return [respelt(word) if word.startswith("--") and len(word) > 2 else word for word in argv]
 
 def main(argv: list[str] | None = None):
     """The command `vit_scratch`. Wrong input ends with one line on standard error and exit code 2; Ctrl-C with exit

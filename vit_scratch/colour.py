@@ -99,7 +99,6 @@ def equalize(x: Tensor) -> Tensor:                      # (B, 3, H, W) float 0â€
     counts = torch.zeros(*pixels.shape[:2], 256, dtype=torch.long, device=x.device)
     counts.scatter_add_(2, pixels, torch.ones_like(pixels))
     brightest = counts.gather(2, pixels.amax(2, keepdim=True))                              # these stay at the top
-    # (B, C, 1) pixels per new value
-    step = (pixels.shape[2] - brightest) // 255
+    step = (pixels.shape[2] - brightest) // 255                # (B, C, 1) pixels per new value
     table = ((counts.cumsum(2) - counts + step // 2) // step.clamp(min=1)).clamp(0, 255)
     return torch.where(step[..., None] == 0, x, table.gather(2, pixels).view_as(x).to(x.dtype) / 255)

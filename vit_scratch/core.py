@@ -32,8 +32,8 @@ def check_types(cfg):   # a dataclass
     for f in fields(cfg):
         value, kinds = getattr(cfg, f.name), get_args(f.type) or (f.type,)
         fits = isinstance(value, kinds) or isinstance(value, int) and float in kinds
-        if (not fits or isinstance(value, bool) and bool not in kinds or isinstance(value, float)
-            and not math.isfinite(value)):
+        if (not fits or isinstance(value, bool) and bool not in kinds
+            or isinstance(value, float) and not math.isfinite(value)):
             raise InputError(f"{f.name} is {value!r}; it must be {' or '.join(words[k] for k in kinds)}")
 
 # %% ../nbs/00_core.ipynb #285e7a9e

@@ -129,15 +129,14 @@ def forward_now(x: Tensor, h: int, norm: Tensor, w: Tensor, b: Tensor, wp: Tenso
                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None, dtype: torch.dtype,
                 kept: bool) -> tuple[Tensor, Tensor, Tensor]:
     to, qkv, o = shapes(x, h, norm, w, b, wp, bp, norms, cos, sin, dtype, kept)
-    library(dtype).half_forward(*map(address,
-                                     (x, qkv if kept else None, o if kept else None, to, norm, w, b, wp, bp, norms, cos,
-                                      sin)), *sizes(x, h, cos, torch.get_num_threads()))
+    keeps = (qkv, o) if kept else (None, None)
+    library(dtype).half_forward(*map(address, (x, *keeps, to, norm, w, b, wp, bp, norms, cos, sin)),
+                                *sizes(x, h, cos, torch.get_num_threads()))
     return to, qkv, o
 
 def backward_now(grad: Tensor, x: Tensor, h: int, qkv: Tensor, o: Tensor, norm: Tensor, w: Tensor, b: Tensor,
-                 wp: Tensor, bp: Tensor,
-                 norms: Tensor | None, cos: Tensor | None, sin: Tensor | None) -> tuple[
-                     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+                 wp: Tensor, bp: Tensor, norms: Tensor | None, cos: Tensor | None, sin: Tensor | None,
+                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     threads, to, grad = torch.get_num_threads(), torch.empty_like(x), grad.contiguous()
     sums = sums_for(threads, norm, w, b, wp, bp, x.new_empty(4, x.shape[-1] // h))
     library(qkv.dtype).half_backward(*map(address, (x, qkv, o, grad, to, *sums, norm, w, wp, norms, cos, sin)),

@@ -27,8 +27,8 @@ template <int d> struct Head {      // one head of one image at a time, in room 
     // tokens, tokens in whole vectors, queries at a time, numbers of a token in the output
     const int T, W, R, D;
     Floats edge{};                  // is added to the last scores of a row: −∞ where there is no token
-    // words
-    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows, g, g_rows, a, a_rows, s_rows;
+    std::vector<uint32_t> q, k, v, k_turned, v_turned, v_rows, k_rows, q_rows;      // words
+    std::vector<uint32_t> g, g_rows, a, a_rows, s_rows;
     std::vector<float> scores, a_grad, out, k_grad, v_grad, rate, cos, sin;
 
     Head(const Call& s) : s(s), T(s.T), W((T + LANES - 1)/LANES*LANES), R(std::min(96, (T + 1)/2*2)), D(s.h*d) {
@@ -273,8 +273,8 @@ def cpu_attention(qkv: Tensor,                   # (B, T, 3·D), bf16 or fp32, o
         raise InputError(f"qkv is {qkv.dtype} {tuple(qkv.shape)} on {qkv.device.type}, with {num_heads} heads; the "
                          "kernel is for bfloat16 or float32 (B, T, 3·D) on a CPU, and heads of 16, 32 or 64 numbers")
     places = None if cos is None else tuple(cos.shape)
-    if (norms is not None and norms.shape != (4, d) or (cos is None) != (sin is None) or cos is not None
-        and (places != sin.shape or places[1:] != (d // 2,) or places[0] > T)):
+    if (norms is not None and norms.shape != (4, d) or (cos is None) != (sin is None)
+        or cos is not None and (places != sin.shape or places[1:] != (d // 2,) or places[0] > T)):
         raise InputError(f"norms {None if norms is None else tuple(norms.shape)}, cos {places}, sin "
                          f"{None if sin is None else tuple(sin.shape)}: they must be (4, {d}), and both (N, {d // 2}) "
                          f"for at most {T} places, or left out")

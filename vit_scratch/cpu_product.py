@@ -218,8 +218,7 @@ void strip(int rows, const uint32_t* a, long row, long step, const uint32_t* b, 
 // c (rows, vectors) = a · b, or += where `add`. Pair k of a's row r is a[r*row + k*step]; b has a row of `width` pairs
 // for each k.
 static void product(int rows, const uint32_t* a, long row, long step, const uint32_t* b, int vectors, long width,
-                    int pairs,
-                    float* c, long across, bool add = false) {
+                    int pairs, float* c, long across, bool add = false) {
     for (; vectors >= WIDE; vectors -= WIDE, b += WIDE*LANES, c += WIDE*LANES)
         strip<WIDE>(rows, a, row, step, b, width, pairs, c, across, add);
     if (WIDE > 2 && vectors & 2) {

@@ -82,9 +82,8 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     "The model itself, or wrapped so that backward averages the gradients."
     if world_size() == 1:
         return model
-    # gradients travel from where they lie
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None,
-                                   gradient_as_bucket_view=True)
+                                   gradient_as_bucket_view=True)      # gradients travel from where they lie
 
 def same_values(tensors):
     """Give all processes the first one's values: of the weights before a run, of buffers such as batch norm's

@@ -67,8 +67,7 @@ class Block(nn.Module):
     "One encoder block, (B, T, D) → (B, T, D): attention, then MLP, each added to its input [ViT, eq. 2–3]."
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
                  proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None,
-                 drop_path: float = 0.0,
-                 mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True,
+                 drop_path: float = 0.0, mlp_drop: float | None = None, act: str = "gelu", norm_first: bool = True,
                  attn_layer: Callable = Attention):     # or one that knows about places
         super().__init__()
         scale = lambda: nn.Identity() if init_values is None else LayerScale(dim, init_values)
@@ -125,14 +124,13 @@ def to_torch_encoder(blocks: Encoder) -> nn.TransformerEncoder:
     Raises `InputError` for what torch's layer lacks."""
     first = blocks[0]
     D, drop = first.norm1.normalized_shape[0], first.mlp.drop1.p
-    lacks = [name for name, there in {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm),
-                                      "LayerScale": isinstance(first.ls1, LayerScale),
-                                      "positions inside attention": type(first.attn) is not Attention,
+    asked = {"qk_norm": isinstance(first.attn.q_norm, nn.LayerNorm),
+             "LayerScale": isinstance(first.ls1, LayerScale),
+             "positions inside attention": type(first.attn) is not Attention,
              "drop path": any(b.drop_path1.drop_prob for b in blocks),
              "a missing qkv bias": first.attn.qkv.bias is None,
-             "second dropout rate": any(m.p != drop for m in blocks.modules() if isinstance(m, nn.Dropout))}.items()
-             if there]
-    if lacks:
+             "second dropout rate": any(m.p != drop for m in blocks.modules() if isinstance(m, nn.Dropout))}
+    if lacks := [name for name, there in asked.items() if there]:
         raise InputError(f"nn.TransformerEncoderLayer has no {', '.join(lacks)}")
     act = F.gelu if isinstance(first.mlp.act, nn.GELU) else F.relu
     layer = nn.TransformerEncoderLayer(D, first.attn.num_heads, first.mlp.fc1.out_features, drop, act,

@@ -124,9 +124,10 @@ def as_table(head: list[str], rows: list) -> str:
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
     return "<table>" + line(head, "th") + "".join(line(r, "td") for r in rows) + "</table>"
 
-STYLE = """:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px;
-       margin: 2em auto; padding: 0 1em }
-img { max-width: 100%; background: white } table { border-collapse: collapse }
+STYLE = """:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 920px; margin: 2em auto; padding: 0 1em }
+img { max-width: 100%; background: white }
+table { border-collapse: collapse }
 td, th { padding: 2px 12px 2px 0; text-align: left }"""
 
 def write_report(path,                  # the file to write
@@ -145,8 +146,9 @@ def write_report(path,                  # the file to write
                  for c, r, k, a in zip(data.classes, right.tolist(), n.tolist(), answered.tolist())]
     pairs = [(t, a, k, f"{share:.1%}") for t, a, k, share in confused_pairs(matrix, data.classes)]
     ece = calibration(probs, labels)[-1]
-    mistakes = (as_img(show_mistakes(model, split, data, probs), "The worst mistakes with maps")
-                if (right.sum() < len(labels)) else "<p>None.</p>")
+    mistakes = "<p>None.</p>"
+    if right.sum() < len(labels):
+        mistakes = as_img(show_mistakes(model, split, data, probs), "The worst mistakes with maps")
     body = [f"<h1>{html.escape(title or data.name)}</h1>",
             f"<p>{len(labels):,} images, {right.sum().item()/len(labels):.2%} right; expected calibration error "
             f"{ece:.1%}.</p>",
@@ -156,8 +158,9 @@ def write_report(path,                  # the file to write
             as_img(show_confusion(matrix, data.classes).figure, "Confusion matrix"),
             "<h2>Confidence</h2>", as_img(show_calibration(probs, labels).figure, "Accuracy against confidence"),
             "<h2>Surest mistakes</h2>", mistakes]
-    page = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width"><title>{html.escape(title or data.name)}</title>'
-            f'<style>{STYLE}</style><body>{"".join(body)}</body></html>')
+    page = ('<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width">'
+            f'<title>{html.escape(title or data.name)}</title><style>{STYLE}</style>'
+            f'<body>{"".join(body)}</body></html>')
     write_whole(path, page.encode())
     return Path(path)

@@ -31,8 +31,8 @@ def rollout(maps: Tensor,     # attention (L, B, h, T, T)
 # %% ../nbs/11_explain.ipynb #6076c735
 # (B, h, T, T) each, one a layer → (L, B, T, T)
 def accumulate(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """Attention times its gradient, where positive, averaged over heads and followed through the layers [Relevance, eq.
-    5–6]."""
+    """Attention times its gradient, where positive, averaged over heads and followed through the layers
+    [Relevance, eq. 5–6]."""
     through = [torch.eye(weights[0].shape[-1]).to(weights[0]).expand(len(weights[0]), -1, -1)]
     for w, g in zip(weights, gradients):
         through.append(through[-1] + (w * g).clamp(min=0).mean(1) @ through[-1])
@@ -61,8 +61,8 @@ def class_score(logits: Tensor, target: Tensor) -> Tensor:      # (B, num_classe
 
 # %% ../nbs/11_explain.ipynb #295efa11
 def relevance(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:     # (B, C, H, W), (B,) → (L, B, T, T)
-    """Attention times its gradient, where positive, accumulated through each layer [Relevance, eq.
-    5–6]; the last is the result."""
+    """Attention times its gradient, where positive, accumulated through each layer [Relevance, eq. 5–6];
+    the last is the result."""
     with evaluating(model), torch.enable_grad(), attention_in_graph(model) as seen:
         score = class_score(model(x.detach().requires_grad_()), target)      # so that frozen weights do no harm
     return accumulate([w.detach() for w in seen], torch.autograd.grad(score, seen))

@@ -72,8 +72,7 @@ def part_size(model: nn.Module,
     if (images.device.type != "cpu" or batch < 4
         or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())):
         return batch
-    # each tensor for the whole batch
-    growth = [batch * each for each in kept_for_each(model, images, amp)]
+    growth = [batch * each for each in kept_for_each(model, images, amp)]      # each tensor for the whole batch
     kept, largest = sum(growth), max(growth, default=0)
     wanted = min(batch, max(1, math.ceil(kept / PART_BYTES), math.ceil(largest / TENSOR_BYTES)))
     # with enough to share, parts come in multiples of the workers
@@ -91,8 +90,9 @@ def add_into(sums: list, more: list):
         sums[i], more[i] = b if a is None else a if b is None else a + b, None
 
 @cache
-# process: its number; threads do not survive a fork
-def crew(workers: int, threads: int, process: int) -> ThreadPoolExecutor:
+def crew(workers: int, threads: int,
+         process: int,      # its number; threads do not survive a fork
+        ) -> ThreadPoolExecutor:
     "Threads for `workers` parts at a time, each of which may use its share of `threads` cores."
     # rather an error than a wait for a thread that could not start
     all_here = threading.Barrier(workers, timeout=60)
@@ -263,8 +263,8 @@ def keep_memory() -> bool:
     libc = ctypes.CDLL(None)
     # one heap for all threads: those of other threads give back what they like
     libc.mallopt(arena_max, 1)
-    # the largest it takes: single tensors above 32 MB are still handed back
-    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 32 * 2**20))
+    largest = 32 * 2**20      # that it takes: single tensors above 32 MB are still handed back
+    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, largest))
 
 # %% ../nbs/08h_fast.ipynb #67d13db3
 def forward_in_parts(model: nn.Module,

@@ -38,8 +38,8 @@ def bad_weight(state: dict[str, Tensor]) -> str | None:
 def is_out_of_memory(error: BaseException) -> bool:
     "Whether this is a GPU's or the processor's way of saying that memory is full."
     words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError)
-            and any(word in str(error) for word in words))
+    return (isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            or isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 def batch_that_fits(try_step,          # called with a batch size; raises if memory is full
                     too_large: int,

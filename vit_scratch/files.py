@@ -75,9 +75,8 @@ def folder_classes(folder: Path) -> list[str]:
     if broken := [name for name in names if name != name.encode(errors="ignore").decode()]:
         raise InputError(f"{folder} has a class folder {broken[0]!r} whose name is no readable text (UTF-8); rename it")
     if len(names) < 2:
-        raise InputError(f"{folder} holds {len(names)} class "
-                         f"folder{'s'*(len(names) != 1)}{': ' + names[0] if names else ''}; a classifier needs at "
-                         "least two")
+        raise InputError(f"{folder} holds {len(names)} class folder{'s'*(len(names) != 1)}"
+                         f"{': ' + names[0] if names else ''}; a classifier needs at least two")
     return names
 
 # %% ../nbs/06c_files.ipynb #72056dcf

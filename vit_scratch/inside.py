@@ -24,8 +24,8 @@ def attention_distance(maps: Tensor,               # (L, B, h, T, T)
                       ) -> Tensor:  # (L, B, h), in patches times `patch_size`; nan where no patch looks at a patch
     "How far patches look on average, from centre to centre [ViT, app. D.7]; what goes to the class token is left out."
     rows, columns = grid
-    # (N, 2)
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)) * torch.tensor(patch_size).float()
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))      # (N, 2)
+    place = place * torch.tensor(patch_size).float()
     among = maps[..., -rows*columns:, -rows*columns:]
     # each asking patch counts once; 0/0 for one that looks at the token alone
     far = (among * torch.cdist(place, place)).sum(-1) / among.sum(-1)

@@ -92,10 +92,10 @@ def nobody_chose() -> bool:
 def is_followed() -> bool:
     """Whether somebody looks at every operation or every module: `torch.func`, derivatives taken forward, a mode such
     as that which counts operations, a hook for all modules (a compiled step cannot be asked)."""
-    return not torch.compiler.is_compiling() and (torch._C._are_functorch_transforms_active()
-                                                  or torch._C._len_torch_dispatch_stack() > 0
-                                                  or torch.autograd.forward_ad._current_level >= 0
-                                                  or bool(nn.modules.module._has_any_global_hook()))
+    if torch.compiler.is_compiling():
+        return False
+    return (torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+            or torch.autograd.forward_ad._current_level >= 0 or bool(nn.modules.module._has_any_global_hook()))
 
 def products_in(x: Tensor) -> torch.dtype:      # what a layer reads
     "The numbers that a linear layer would multiply: what autocast says, or x's own."
@@ -221,8 +221,8 @@ def attention_half_runs(block: nn.Module,      # a `Block`
     norms = [t for n in (attn.q_norm, attn.k_norm) if type(n) is nn.LayerNorm for t in (n.weight, n.bias)]
     D, more = x.shape[-1], norms + [t for t in attn.turns() if t is not None]
     return (is_32(*more) and attn.qkv.weight.shape == (3 * D, D) and attn.proj.weight.shape == (D, D)
-            # a core takes whole images
-            and is_idle(attn.proj_drop, block.ls1, block.drop_path1) and len(x) >= cores())
+            and is_idle(attn.proj_drop, block.ls1, block.drop_path1)
+            and len(x) >= cores())      # a core takes whole images
 
 def mlp_half_runs(block: nn.Module, x: Tensor) -> bool:      # as above
     "Whether x + mlp(norm2(x)) is work for our kernel."

@@ -152,9 +152,10 @@ def made_otherwise(path: Path, settings: dict, data: ImageData) -> str:
     for key in settings | was:
         if was.get(key) != settings.get(key):
             return f"is about a run with {key} {was.get(key)}, not {settings.get(key)}"
-    same = images == data.name and kept.get("mean", data.mean) == data.mean      # two sets may have one name
-    return ("" if same else f"is about a run with images of {images} (mean {kept.get('mean')}), not {data.name} (mean "
-                            f"{data.mean})")
+    if images == data.name and kept.get("mean", data.mean) == data.mean:         # two sets may have one name
+        return ""
+    return (f"is about a run with images of {images} (mean {kept.get('mean')}), "
+            f"not {data.name} (mean {data.mean})")
 
 def run_rung(name: str, budget: str, seed: int, data: ImageData, device: str, folder: Path) -> dict:
     """Train one rung with one seed, or go on where it was interrupted.
@@ -248,8 +249,8 @@ def ladder(budget: str = "small",          # a key of `BUDGETS`
     if seeds < 1:
         raise InputError(f"seeds is {seeds}; it must be at least 1")
     loaded, failures = load_data(data, root=data_root, title=data_title), []
-    queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds)
-             for name in names][part - 1::parts]
+    queue = [(Path(out)/budget/f"{name}-{seed}.json", name, seed) for seed in range(seeds) for name in names]
+    queue = queue[part - 1::parts]
     for path, name, _ in queue:
         if path.exists() and (why := made_otherwise(path, wanted[name], loaded)):      # before hours of work, not after
             raise InputError(f"{path} {why}; move it away, or give other folders with --out and --runs")

@@ -44,21 +44,24 @@ def split_heads(attn: nn.Module,
         raise InputError("this nn.MultiheadAttention has keys or values of another width; it is no self-attention")
     qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias) if torchs else attn.qkv(x)
     q, k, v = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)      # (3, B, h, T, d)
-    return ((q, k, v) if torchs else tuple(getattr(attn, norm, nn.Identity())(t)
-                                           for norm, t in (("q_norm", q), ("k_norm", k))) + (v,))
+    if not torchs:
+        q, k = (getattr(attn, norm, nn.Identity())(t) for norm, t in (("q_norm", q), ("k_norm", k)))
+    return q, k, v
 
 # %% ../nbs/10_attention_maps.ipynb #c6da9a65
 def look_again(attn: nn.Module, args: tuple, kwargs: dict, output) -> tuple[Tensor, Tensor]:
     """What a layer has just done, in the open: its weights (B, h, T, T) and its output (B, T, D).
     Raises `InputError` in evaluation mode if that is not what came out of it."""
-    mask = (attn.score_bias(args[1] if len(args) > 1 else kwargs.get("mask")) if ismethod(getattr(attn, "heads", None))
-            else None)
+    mask = None
+    if ismethod(getattr(attn, "heads", None)):            # ours
+        mask = attn.score_bias(args[1] if len(args) > 1 else kwargs.get("mask"))
     q, k, v = split_heads(attn, args[0] if args else kwargs["query"])
     weights = attention_weights(q, k, mask)
     mixed = (weights @ v).transpose(1, 2).flatten(2)                                    # (B, T, D)
-    # timm may normalise in between
-    again = (attn.out_proj(mixed) if isinstance(attn, nn.MultiheadAttention)
-             else attn.proj(getattr(attn, "norm", nn.Identity())(mixed)))
+    if isinstance(attn, nn.MultiheadAttention):
+        again = attn.out_proj(mixed)
+    else:
+        again = attn.proj(getattr(attn, "norm", nn.Identity())(mixed))                  # timm may normalise in between
     was = (output[0] if isinstance(output, tuple) else output).detach()
     tolerance = 2e-3 if was.dtype == torch.float32 else 3e-2
     if (not attn.training and (again.shape != was.shape

@@ -35,8 +35,8 @@ def operation(name: str, ahead: Callable, back: Callable, keep: Callable, pass_b
             keep(ctx, inputs, output)
             return output
         @staticmethod
-        # recorded where somebody wants the gradient's own gradient; transformed where somebody wants many at once
         def backward(ctx, *grads):
+            # recorded where somebody wants the gradient's own gradient; transformed where somebody wants many at once
             by_torch = (torch.is_grad_enabled()
                         or any(torch._C._functorch.is_legacy_batchedtensor(g) or torch._C._functorch.is_batchedtensor(g)
                                for g in grads if g is not None))

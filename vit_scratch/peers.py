@@ -159,9 +159,9 @@ def surplus(name: str, cfg: ViTConfig) -> int:
     return 2*patch + 2*cfg.embed_dim - 3*cfg.embed_dim*cfg.depth      # two norms more, three biases in each block fewer
 
 # %% ../nbs/21b_peers.ipynb #2ca210d9
+# name → what it needs, how it is made
 PEERS = {"timm": ("timm", as_timm), "torchvision": ("torchvision", as_torchvision),
          "nn.TransformerEncoder": ("torch", as_torch),
-         # name → what it needs, how it is made
          "transformers": ("transformers", as_huggingface), "vit-pytorch": ("vit_pytorch", as_vit_pytorch)}
 
 def installed() -> list[str]:

@@ -124,8 +124,8 @@ def maybe_seen(run: LoadedRun, name: str, split: str) -> bool:
         return "test" not in (split, here.name)
     if name in BUILT_IN:
         return own.split(" ")[0] == name and split != "test"
-    return ("train" in (split, here.name) or "test" not in (split, here.name)
-            and (here == Path(own) or Path(own) in here.parents))
+    inside = here == Path(own) or Path(own) in here.parents
+    return "train" in (split, here.name) or "test" not in (split, here.name) and inside
 
 # %% ../nbs/40b_pictures.ipynb #40bev001
 def evaluate_run(folder,
@@ -152,12 +152,11 @@ def evaluate_run(folder,
         doubt = "; the run may have been trained on some of these" * maybe_seen(run, data, split)
     size = run.model.cfg.img_size
     if size != images.img_size:
-        # else trained on crops
         if images.img_size != run.config["data"]["source"]["img_size"] or not isinstance(part, Split):
             raise InputError(f"the run's model takes images of {size}×{size}; those of {images.name} have "
                              f"{images.img_size}×{images.img_size}"
                              + ", and are too many for crops in memory" * isinstance(part, FileSplit))
-        part = part.centre(size)
+        part = part.centre(size)                          # of a model that was trained on crops, the middle
     amp = "off" if run.config["train"]["amp"] == "off" else choose_amp("auto", next(run.model.parameters()).device)
     # here, for a model that comes with the package; before the work
     make_folder(Path(folder))

@@ -20,9 +20,9 @@ from .core import InputError, check_types, sent
 from .mixing import erase, erasing_boxes, mixing_draws
 
 # %% ../nbs/07d_policy.ipynb #e51f4f89
+# torchvision's names and order
 OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
-       "Sharpness",
-       "Posterize", "Solarize", "AutoContrast", "Equalize")         # torchvision's names and order
+       "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize")
 
 # %% ../nbs/07d_policy.ipynb #7ad8fbf6
 def moves(op: Tensor,         # (B,) indices into `OPS`
@@ -117,8 +117,7 @@ def draw(cfg: AugmentConfig,
     random = lambda *shape: torch.rand(n, *shape, generator=generator)
     colour = torch.tensor([cfg.brightness, cfg.contrast, cfg.saturation])
     draws = {}
-    # row and column of the crop
-    if cfg.crop_padding or cfg.crop_size:
+    if cfg.crop_padding or cfg.crop_size:      # row and column of the crop
         rooms = [side + 2*cfg.crop_padding - (cfg.crop_size or side) for side in (height, width)]
         if min(rooms) < 0:
             raise InputError(f"crop_size {cfg.crop_size} is larger than images of {height}×{width} with crop_padding "
@@ -145,8 +144,9 @@ def draw(cfg: AugmentConfig,
 # %% ../nbs/07d_policy.ipynb #7d1t0ge8
 AT_ONCE = 32 * 2**20      # bytes of images that a GPU augments together
 
-# shape: (C, H, W) of an image
-def batches_at_once(batch_size: int, shape: tuple[int, ...], device: torch.device) -> int:
+def batches_at_once(batch_size: int,
+                    shape: tuple[int, ...],      # (C, H, W) of an image
+                    device: torch.device) -> int:
     """How many batches are worth augmenting together: on a GPU as many as `AT_ONCE` holds; one elsewhere, and of an
     odd size, where an image has no partner to mix with."""
     return max(1, AT_ONCE // (batch_size * math.prod(shape))) if device.type == "cuda" and batch_size % 2 == 0 else 1

@@ -60,8 +60,8 @@ def check_names(parser: argparse.ArgumentParser, recipe: Path, argv: list[str]):
     known = [action.dest for action in parser._actions]
     keys = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     if not isinstance(keys, dict):
-        raise InputError(f"{recipe} is not a recipe: it holds a {type(keys).__name__}, not lines of the form name: "
-                         "value")
+        raise InputError(f"{recipe} is not a recipe: it holds a {type(keys).__name__}, "
+                         "not lines of the form name: value")
     for name in keys:
         if name in ("recipe", "resume", "print_config"):
             raise InputError(f"{recipe}: {name} is for the command line; in a recipe it would do nothing")

@@ -17,8 +17,8 @@ from .core import InputError
 def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
                    num_prefix: int = 0,           # tokens in front of the patches that have no place: class token, registers
                   ) -> Tensor:  # (T, T): the row of the table for each asking and each answering token
-    """How every patch lies to every other, as a number [Swin, §3.2]; the last three numbers are for tokens without a
-    place."""
+    """How every patch lies to every other, as a number [Swin, §3.2];
+    the last three numbers are for tokens without a place."""
     rows, cols = grid_size
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")).flatten(1)      # (2, N)
     down, right = place[:, :, None] - place[:, None, :]                    # (N, N) each, from 1 − rows to rows − 1
@@ -33,8 +33,8 @@ def relative_index(grid_size: tuple[int, int],    # (rows, columns) of patches
 
 # %% ../nbs/03c_relative.ipynb #6b1d0026
 class RelPosBias(nn.Module):
-    """Learned numbers for the scores, one for each head and each way in which two patches lie to each other [Swin, eq.
-    4], under timm's names."""
+    """Learned numbers for the scores, one for each head and each way in which two patches lie to each other
+    [Swin, eq. 4], under timm's names."""
     def __init__(self, grid_size: tuple[int, int],     # (rows, columns) of patches
                  num_heads: int,                       # h
                  num_prefix: int = 0):                 # tokens in front of the patches
@@ -45,8 +45,8 @@ class RelPosBias(nn.Module):
         # (T, T); follows from the configuration
         self.register_buffer("relative_position_index", index, persistent=False)
 
-    # mask as in `Attention`; returns (1, h, T, T), or what it broadcasts to with the mask
-    def forward(self, mask: Tensor | None = None) -> Tensor:
+    def forward(self, mask: Tensor | None = None,      # as in `Attention`
+               ) -> Tensor:                            # (1, h, T, T), or what it broadcasts to with the mask
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is None:
             return bias

@@ -19,8 +19,8 @@ def rotary_angles(grid_size: tuple[int, int],     # (rows, columns) of patches
                   head_dim: int,                  # d, a multiple of 4
                   temperature: float = 100.0,     # speeds run from 1 down to temperature^(4/d − 1) radians for each patch
                  ) -> Tensor:                     # (N, d/2) in radians, patches row by row
-    """By how much each patch turns each pair of numbers: by its row in one half, by its column in the other [RoPE-ViT,
-    axial]. Raises `InputError` for a head that does not split."""
+    """By how much each patch turns each pair of numbers: by its row in one half, by its column in the other
+    [RoPE-ViT, axial]. Raises `InputError` for a head that does not split."""
     if head_dim % 4:
         raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: pairs for rows and "
                          "for columns")
@@ -67,17 +67,17 @@ class RotaryAttention(Attention):
         q, k, v = super().heads(x, first)                                           # (B, h, T, d)
         prefix = k.shape[-2] - len(self.angles)
         if prefix < 0:
-            raise InputError(f"{k.shape[-2]} tokens are fewer than the {len(self.angles)} patches whose places are "
-                             "known")
+            raise InputError(f"{k.shape[-2]} tokens are fewer than "
+                             f"the {len(self.angles)} patches whose places are known")
         return self.place(q, prefix), self.place(k, prefix), v
 
     def turns(self) -> tuple[Tensor, Tensor]:
         return self.cos, self.sin
 
     def place(self, x: Tensor, prefix: int) -> Tensor:      # (B, h, tokens, d): all tokens, or some from the front
-        # no turn where there is no place
-        pad = lambda table, value: F.pad(table, (0, 0, prefix, 0), value=value)[:x.shape[-2]]
-        # one operation after the other
-        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+        def pad(table: Tensor, value: float) -> Tensor:     # no turn where there is no place
+            return F.pad(table, (0, 0, prefix, 0), value=value)[:x.shape[-2]]
+        one_by_one = not torch.compiler.is_compiling() and not torch.jit.is_tracing()      # operation after operation
+        if x.device.type == "cpu" and one_by_one:
             return turn_complex(x, pad(self.angles, 0.0)).to(x.dtype)
         return turn_by(x, pad(self.cos, 1.0), pad(self.sin, 0.0)).to(x.dtype)

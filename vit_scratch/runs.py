@@ -75,11 +75,11 @@ def describe(model: ViT, data: ImageData, cfg: TrainConfig, out: Path) -> str:
     where = (f"{pick_device(cfg.device)}"
              + (f", {world_size()} processes" + ", weights cut" * cfg.shard if world_size() > 1 else ""))
     return "\n".join([
-        f"data      {data.name}: {len(data.train):,} training, {len(data.val):,} validation, {test:,} test images of "
-        f"{c.img_size}×{c.img_size}, "
-        f"{data.num_classes} classes" + (", read from disk as needed" if isinstance(data.train, FileSplit) else ""),
-        f"model     ViT, {count_params(model):,} parameters: patches of {c.patch_size}, {c.embed_dim} wide, {c.depth} "
-        f"blocks, {c.num_heads} heads",
+        f"data      {data.name}: {len(data.train):,} training, {len(data.val):,} validation, {test:,} test images "
+        f"of {c.img_size}×{c.img_size}, {data.num_classes} classes"
+        + (", read from disk as needed" if isinstance(data.train, FileSplit) else ""),
+        f"model     ViT, {count_params(model):,} parameters: patches of {c.patch_size}, {c.embed_dim} wide, "
+        f"{c.depth} blocks, {c.num_heads} heads",
         f"training  {cfg.epochs} epochs of batches of {cfg.batch_size} with {cfg.optimizer} on {where}, into {out}"])
 
 def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bool) -> Run:
@@ -113,12 +113,12 @@ def run_fit(model: ViT, data: ImageData, cfg: TrainConfig, out: Path, resume: bo
 def summary(run: Run) -> str:
     "What a run did and where its files are, in a few lines."
     seconds, seen = sum(row["seconds"] for row in run.history), run.history[-1]["images_seen"]
+    tested = f"{run.test['accuracy']:.2%} (read once, with the weights of that epoch)" if run.test else "no test images"
+    files = sorted({p.name for p in run.folder.iterdir()} | {"attention.png"})
     lines = [f"trained     {seen:,} images in {seconds:.0f} s",
              f"validation  {run.val['accuracy']:.2%} (best epoch: {run.best_epoch} of {len(run.history)})",
-             f"test        {run.test['accuracy']:.2%} (read once, with the weights of that epoch)" if run.test
-             else "test        no test images",
-             f"files       {run.folder}: "
-             + ", ".join(sorted({p.name for p in run.folder.iterdir()} | {"attention.png"})),
+             f"test        {tested}",
+             f"files       {run.folder}: {', '.join(files)}",
              f"look inside vit_scratch attend {run.folder} IMAGE…, or vit_scratch explore {run.folder} IMAGE"]
     return "\n" + "\n".join(lines)
 
@@ -169,7 +169,7 @@ def read_config(folder: Path, hint: str = "") -> dict:      # hint: what else to
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if {"data", "model", "train"} <= config.keys() and config["model"]:
             size = config["data"].get("img_size", config["model"]["img_size"])
-            # none: images that `load_data` did not load
+            # a run without a source: of images that `load_data` did not load
             config["data"]["source"] = config["data"].get("source") or {"img_size": size}
             return config
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError):
@@ -191,8 +191,8 @@ def same_data(config: dict) -> ImageData:
         raise InputError("the run's images were not loaded by `load_data`, so they cannot be loaded again "
                          "(`vit_scratch evaluate RUN --data` measures on others; `fit` goes on with resume=True)")
     if name not in BUILT_IN and not Path(name).exists():
-        raise InputError(f"the run's own images, {name}, are not here (`vit_scratch evaluate RUN --data` measures on "
-                         "others)")
+        raise InputError(f"the run's own images, {name}, are not here "
+                         "(`vit_scratch evaluate RUN --data` measures on others)")
     data = load_data(**was["source"])
     # drawn or decoded by another processor, single pixels differ by a grey level
     off = max(abs(a - b) for a, b in zip(data.mean + data.std, was["mean"] + was["std"]))

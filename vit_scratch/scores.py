@@ -143,7 +143,7 @@ def score_explanations(model: nn.Module,
                          "iou": iou(heat, masks).mean().item()}
         for kind in ("deletion", "insertion"):
             for what, blank in blanks.items():
-                row["trained"][kind + what] = area(deletion_curve(model, x, target, heats["trained"],
-                    insert=kind == "insertion", blank=blank)).mean().item()
+                curve = deletion_curve(model, x, target, heats["trained"], insert=kind == "insertion", blank=blank)
+                row["trained"][kind + what] = area(curve).mean().item()
         rows.append(row)
     return rows

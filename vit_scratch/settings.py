@@ -97,19 +97,18 @@ class TrainConfig(AugmentConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("label_smoothing", "final_lr", "warmup_start", "ema", "beta2", "muon_momentum"):
-            if (not 0 <= getattr(self, name) <= 1 or name in ("ema", "beta2", "muon_momentum")
-                and getattr(self, name) == 1):
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and "
-                                 f"{'less than' if name in ('ema', 'beta2', 'muon_momentum') else 'at most'} 1")
+            value, below = getattr(self, name), name in ("ema", "beta2", "muon_momentum")
+            if not 0 <= value <= 1 or below and value == 1:
+                raise InputError(f"{name} is {value}; it must be at least 0 and "
+                                 f"{'less than' if below else 'at most'} 1")
         least = dict(epochs=1, batch_size=1, lr=0, muon_lr=0, weight_decay=0, warmup_epochs=0, schedule_epochs=0,
-                     clip_grad=0,
-                     patience=0, min_delta=0, save_every=0, save_epochs=1, micro_batch=0, seed=0)
+                     clip_grad=0, patience=0, min_delta=0, save_every=0, save_epochs=1, micro_batch=0, seed=0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        for name, choices in dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"),
-                                  compile=("auto", "off", "on", "graphs"),
-                                   schedule_unit=("step", "epoch"), monitor=tuple(BETTER)).items():
+        words = dict(optimizer=("adamw", "adam", "muon"), amp=("auto", "bf16", "fp16", "off"),
+                     compile=("auto", "off", "on", "graphs"), schedule_unit=("step", "epoch"), monitor=tuple(BETTER))
+        for name, choices in words.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         if self.seed >= 2**63 or self.schedule_epochs and self.schedule_epochs < self.epochs:

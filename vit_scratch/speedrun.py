@@ -57,9 +57,9 @@ def prepare(recipe: Recipe, data: ImageData, seed: int, device: torch.device, co
     keep_memory()
     at_start = build(recipe, data, seed)
     model, amp = copy.deepcopy(at_start).to(device).train(), choose_amp("auto", device)
-    # fp16 would need a scaler; tokens are drawn in one order
-    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing,
-                          compile="off" if compile == "off" else "on", workers=1 if recipe.sparse else 0)
+    gradients = Gradients(model, "off" if amp == "fp16" else amp, recipe.smoothing,      # fp16 would need a scaler
+                          compile="off" if compile == "off" else "on",
+                          workers=1 if recipe.sparse else 0)      # tokens are drawn in one order
     optimizers = make_optimizers(model, "muon", recipe.lr, recipe.muon_lr, recipe.weight_decay, beta2=recipe.beta2,
                                  momentum=recipe.momentum, by_head=recipe.by_head)
     def step(images: Tensor, targets: Tensor) -> Tensor:
@@ -120,8 +120,8 @@ def run(recipe: Recipe, data: ImageData, seed: int = 0, device: torch.device = t
     log, seconds = timed_steps(recipe, data, ready, seed, device)
     model, gradients = ready.model, ready.gradients
     plain, mirrored = accuracy(model, getattr(data, split), data, gradients.amp)
-    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored, "seconds": seconds,
-            "images": log[-1]["images"],
+    return {"seed": seed, "accuracy": plain, "accuracy_with_mirror": mirrored,
+            "seconds": seconds, "images": log[-1]["images"],
             "compile_seconds": gradients.seconds,      # of preparing: once for all seeds
             "parameters": sum(p.numel() for p in model.parameters()), "device": str(device), "compile": compile,
             "threads": torch.get_num_threads(), "amp": gradients.amp, "log": log, "environment": environment()}
@@ -144,8 +144,7 @@ CHANGES = {
     "all-overlapping": dict(TOGETHER, stem="overlap"), "all-and-rotary": dict(TOGETHER, rope=True),
     "all-and-optimizers": dict(TOGETHER, momentum=0.9, beta2=0.95, by_head=True)}
 LONG = dict(TOGETHER, flip="alternate")                                                               # for two passes
-# what the second records add
-SECOND = dict(LONG, rope=True, momentum=0.9, beta2=0.95, by_head=True)
+SECOND = dict(LONG, rope=True, momentum=0.9, beta2=0.95, by_head=True)      # what the second records add
 # as the recipe best-gpu, but for averaged weights, mirroring and warm-up
 ON_GPU = dict(embed_dim=192, depth=9, num_heads=6, pos="sincos", pos_scale=0.5, whiten=True, rope=True, batch=1024,
               lr=2e-3, muon_lr=0.03, by_head=True, beta2=0.95, flip="alternate", randaugment=2, mixup=0.8, cutmix=1.0,

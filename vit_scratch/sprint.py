@@ -119,17 +119,17 @@ class Recipe:
         if not 0 <= self.mix_prob <= 1:
             raise InputError(f"mix_prob is {self.mix_prob}; it must be at least 0 and at most 1")
         if (self.rope or self.rel_pos) and self.sparse:
-            raise InputError("rope and rel_pos do not go with sparse: the tokens that stay would be taken for the "
-                             "first ones")
+            raise InputError("rope and rel_pos do not go with sparse: "
+                             "the tokens that stay would be taken for the first ones")
         if self.average and self.stem == "overlap":
-            raise InputError("average does not go with stem overlap: batch norm's statistics would belong to other "
-                             "weights")
+            raise InputError("average does not go with stem overlap: "
+                             "batch norm's statistics would belong to other weights")
         if self.attention == "local" and (self.pos != "learned" or self.pos_scale < 0.5):
             raise InputError("attention local needs pos learned and a pos_scale of 0.5 or more: smaller positions, and "
                              "sincos ones, do not lead a head to its neighbour")
         if self.silent and self.attention == "mimetic":
-            raise InputError("silent does not go with attention mimetic: it would erase the projection that mimetic "
-                             "sets")
+            raise InputError("silent does not go with attention mimetic: "
+                             "it would erase the projection that mimetic sets")
 
 # %% ../nbs/22c_sprint.ipynb #f1f3680a
 def build(recipe: Recipe, data: ImageData, seed: int = 0) -> ViT:
@@ -188,8 +188,8 @@ def looks(recipe: Recipe, data: ImageData, device: torch.device, seed: int = 0) 
     while True:
         group += islice(plan, at_once - len(group))              # at first all of them
         here, draws = sent(torch.cat([index for index, _ in group]), device), together([drawn for _, drawn in group])
-        x, y = normalize(augment(images[here], draws, augmentation(recipe), data.mean), data.mean,
-                         data.std), labels[here]
+        x = normalize(augment(images[here], draws, augmentation(recipe), data.mean), data.mean, data.std)
+        y = labels[here]
         pair, group = mix(x, y, draws["share"], draws["pasted"], data.num_classes) if "share" in draws else (x, y), []
         for batch in zip(*(t.split(recipe.batch) for t in pair)):
             yield batch
@@ -200,9 +200,9 @@ class Sparse:
     """Leaves out tokens at random, anew in each forward pass, the same ones for all its images, until told to stop
     [PatchDropout, §3]. Class token and registers stay."""
     def __init__(self, model: ViT, share: float, seed: int = 0):
-        N, self.prefix, self.generator = math.prod(
-            model.cfg.grid_size), model.cfg.num_prefix, torch.Generator().manual_seed(seed)
-        self.total, self.kept = N, max(1, N - round(N * share))
+        self.prefix, self.generator = model.cfg.num_prefix, torch.Generator().manual_seed(seed)
+        self.total = math.prod(model.cfg.grid_size)
+        self.kept = max(1, self.total - round(self.total * share))
         self.hook = model.blocks[0].register_forward_pre_hook(self.choose)
 
     def choose(self, block: nn.Module, inputs: tuple) -> tuple:

@@ -81,12 +81,10 @@ def local_attention(model: ViT,
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))                         # (N, 2)
     def one_hot(down: int, right: int) -> Tensor:      # (N, rows + cols), each place's row and column after a move
         row, col = places[:, 0] + down, places[:, 1] + right
-        return torch.cat([F.one_hot(row.clamp(0, rows - 1), rows), F.one_hot(col.clamp(0, cols - 1), cols)],
-                         1).to(model.pos_embed)
-    # (N, D), as attention sees positions
-    seen = F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,))
-    # (D, N): from a position's vector to its number
-    read = torch.linalg.pinv(seen, rtol=1e-3)
+        codes = F.one_hot(row.clamp(0, rows - 1), rows), F.one_hot(col.clamp(0, cols - 1), cols)
+        return torch.cat(codes, 1).to(model.pos_embed)
+    seen = F.layer_norm(model.pos_embed[0, model.cfg.num_prefix:], (D,))      # (N, D), as attention sees positions
+    read = torch.linalg.pinv(seen, rtol=1e-3)      # (D, N): from a position's vector to its number
     if (seen @ read - torch.eye(rows * cols).to(seen)).abs().max() > 0.5:
         raise InputError("local attention needs positions that can be told apart one by one, as random ones can; "
                          "sin-cos positions have too few directions")
@@ -112,8 +110,8 @@ class OverlapEmbed(nn.Module):
         return self.rest(self.conv1(x)).flatten(2).transpose(1, 2)
 
 # %% ../nbs/22b_starts.ipynb #042de4ac
-# n: images looked at, fewer of more than 64 pixels
-def whiten_start(model: nn.Module, data: ImageData, n: int = 2000):
+def whiten_start(model: nn.Module, data: ImageData,
+                 n: int = 2000):      # images looked at, fewer of more than 64 pixels
     """`whiten_filters` for the layer that sees pixels, on training images chosen at random.
     Raises `InputError` for a model without one."""
     embed = getattr(model, "patch_embed", None)

@@ -69,8 +69,8 @@ def download(url: str, path: Path, md5: str) -> Path:
         return part.rename(path)
     have = part.stat().st_size
     if total is not None and have < total:
-        raise InputError(f"the line broke: {have:,} of {total:,} bytes of {url} have arrived; try again, it goes on "
-                         "there")
+        raise InputError(f"the line broke: {have:,} of {total:,} bytes of {url} have arrived; "
+                         "try again, it goes on there")
     part.unlink()
     raise InputError(f"{url} is not the file it should be (its checksum is not {md5}); it was deleted")
 

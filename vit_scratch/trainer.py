@@ -75,8 +75,10 @@ class Steps:
         cfg, gpu, how = self.cfg, self.device.type == "cuda", self.cfg.compile
         if how == "auto":
             steps = cfg.epochs * self.steps_per_epoch
-            long = (steps >= 1000 if gpu else (self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1)
-                    and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model, cfg.amp))
+            long = steps >= 1000
+            if not gpu:
+                long = ((self.device.type, cfg.amp, world_size()) == ("cpu", "bf16", 1)
+                        and steps * cfg.batch_size >= 10**6 and not goes_in_halves(self.model, cfg.amp))
             how = "off" if cfg.shard or not long else "graphs" if gpu and isinstance(self.model, ViT) else "on"
         recordable = gpu and world_size() == 1 and not cfg.shard and cfg.amp != "fp16"
         return "on" if how == "graphs" and not recordable else how
@@ -250,20 +252,20 @@ class Trainer(Steps):
         ask for it."""
         return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
                       "optimizers": [o.state_dict() for o in self.optimizers],
-                "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(), "epoch": self.epoch,
-                "batch": self.batch,
-                "loss_sum": float(self.loss_sum), "seconds": self.seconds, "history": self.history, "best": self.best,
-                "train": asdict(self.cfg),
-                "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None,
-                "images": images_used(self.data), "random": random_states()})
+                      "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(),
+                      "epoch": self.epoch, "batch": self.batch, "loss_sum": float(self.loss_sum),
+                      "seconds": self.seconds, "history": self.history, "best": self.best,
+                      "train": asdict(self.cfg),
+                      "model_config": asdict(self.model.cfg) if hasattr(self.model, "cfg") else None,
+                      "images": images_used(self.data), "random": random_states()})
 
     def load_state_dict(self, state: dict):
         """Go back to where a checkpoint was written.
         Raises `InputError` for weights of another shape, or another configuration."""
         started = {**asdict(TrainConfig()), **state["train"]}      # an older version did not know all settings
+        may_change = ("device", "amp", "log_dir", "save_every", "save_epochs", "shard", "micro_batch", "compile")
         for name, value in asdict(self.cfg).items():
-            if (started[name] != value and name not in ("device", "amp", "log_dir", "save_every", "save_epochs",
-                                                        "shard", "micro_batch", "compile")):
+            if started[name] != value and name not in may_change:
                 raise InputError(f"the run was started with {name} {started[name]}, not {value}; a resumed run keeps "
                                  "its configuration")
         check_images(state.get("images"), self.data)

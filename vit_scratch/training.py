@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import nn
 
 from .amp import autocast
-from .checkpoint import (held, load_last, new_run_folder, save_whole, write_config, write_history,
-                                    write_result)
+from .checkpoint import held, load_last, new_run_folder, save_whole
+from .checkpoint import write_config, write_history, write_result
 from .core import InputError, code_version, write_whole
 from .distributed import anyone, is_lost_peer, rank, world_size
 from .faults import bad_weight, batch_that_fits, is_out_of_memory

@@ -169,8 +169,8 @@ class ViT(nn.Module):
                                cfg.depth, device="cpu").tolist()
         attn_layer = attention_kind(cfg.grid_size, cfg.num_prefix, cfg.rope, cfg.rel_pos)
         self.blocks = Encoder(*(Block(D, cfg.num_heads, cfg.mlp_ratio, cfg.qkv_bias, cfg.qk_norm, cfg.proj_drop_rate,
-                                      cfg.attn_drop_rate,
-                                      cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act, cfg.norm_first, attn_layer)
+                                      cfg.attn_drop_rate, cfg.init_values, rate, cfg.mlp_drop_rate, cfg.act,
+                                      cfg.norm_first, attn_layer)
                                 for rate in rates))
         self.norm = nn.LayerNorm(D, eps=1e-6) if cfg.pool == "cls" else nn.Identity()
         # after the mean, as in timm, and with timm's name
@@ -228,8 +228,9 @@ def num_params(cfg: ViTConfig) -> int:
     patches = (cfg.patch_size**2 * cfg.in_chans + 1) * D
     positions = (cfg.num_prefix + cfg.grid_size[0] * cfg.grid_size[1]) * D if cfg.pos == "learned" else 0
     attention = 3*D*D + 3*D*cfg.qkv_bias + D*D + D + (4 * D // cfg.num_heads) * cfg.qk_norm
-    places = (((2*cfg.grid_size[0] - 1) * (2*cfg.grid_size[1] - 1)
-               + 3*bool(cfg.num_prefix)) * cfg.num_heads * cfg.rel_pos)
+    rows, columns = cfg.grid_size
+    ways = (2*rows - 1) * (2*columns - 1) + 3*bool(cfg.num_prefix)
+    places = ways * cfg.num_heads * cfg.rel_pos
     mlp = D*hidden + hidden + hidden*D + D
     block = 2*norm + attention + places + mlp + (0 if cfg.init_values is None else 2*D)
     return patches + cfg.num_prefix*D + positions + cfg.depth*block + norm + (D + 1) * cfg.num_classes
