@@ -107,8 +107,8 @@ struct Norm {      // LayerNorm of tokens of D numbers; `weights`: D weights, th
             }
             float m = total(sum)/D, part = total(along)/D;
             for (int i = 0; i < D; i += LANES)
-                put(to + i, get<Floats>(past + i)
-                    + rate*(get<Floats>(grad + i)*get<Floats>(weights + i) - m - part*of(x, i)));
+                put(to + i, get<Floats>(past + i) + rate*(get<Floats>(grad + i)*get<Floats>(weights + i)
+                                                          - m - part*of(x, i)));
         }
     }
 };
