@@ -33,7 +33,8 @@ def test_links_agree_with_settings(path):
         assert branch == SETTINGS["branch"]
     if path.stem[0].isdigit() and path.parent.name == "nbs":
         assert f"colab.research.google.com/github/{IDENTITY}/blob/{SETTINGS['branch']}/nbs/{path.name}" in text
-        assert f"pip install -q timm git+{SETTINGS['git_url'] % SETTINGS if '%' in SETTINGS['git_url'] else SETTINGS['git_url']}@{SETTINGS['branch']}" in text
+        url = SETTINGS["git_url"] % SETTINGS if "%" in SETTINGS["git_url"] else SETTINGS["git_url"]
+        assert f"pip install -q timm git+{url}@{SETTINGS['branch']}" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -133,16 +134,16 @@ def test_a_folder_named_like_a_built_in_set_is_not_taken_for_it():
 
 
 def test_recipes_and_the_results_named_after_them_agree():
-    """What a recipe says today is what the runs in results/ were made with, so that the table in the README is about
-    the recipe."""
+    """What a recipe says today is what the runs in results/ were made with,
+    so that the table in the README is about the recipe."""
     for name in ("fast-cpu", "fast-cpu-original", "fast-cpu-original-seed1", "fast-cpu-original-seed2", "plain-cpu",
                  "two-hours-cpu", "two-hours-cpu-original", "five-minutes-gpu", "best-gpu"):
         recipe = yaml.safe_load(
             (ROOT / "vit_scratch" / "recipes" / f"{name.split('-original')[0]}.yaml").read_text(encoding="utf-8"))
         config = json.loads((ROOT / "results" / f"cifar10-{name}.json").read_text(encoding="utf-8"))["config"]
         made = {**config["model"], **config["train"]}
-        assert {key: made[key] for key in recipe if key in made} == {key: value
-            for key, value in recipe.items() if key in made}, name
+        differs = {key: (value, made[key]) for key, value in recipe.items() if key in made and made[key] != value}
+        assert not differs, (name, differs)
 
 
 # "" are dot files, LICENSE and .ci/run
@@ -164,17 +165,22 @@ def test_modules_stay_small():
             assert len(lines) <= 265, f"{path.name} has {len(lines)} lines"
 
 
+def code_of(path: Path) -> list[str]:
+    "The code in a file, or in each cell of a notebook but for those whose text is shown as it is."
+    if path.suffix == ".py":
+        return [path.read_text(encoding="utf-8")]
+    return [cell for cell in cells(path, "code") if 'Markdown(f"""' not in cell]
+
+
 def test_lines_fit_a_screen():
-    """120 characters; what a comment says of a parameter, or of what a function returns, may take 150. Not counted: what Quarto reads (`#|`), and
-    text that is shown as such."""
+    """120 characters; what a comment says of a parameter, or of what a function returns, may take 150. Not counted:
+    what Quarto reads (`#|`), and the text of the model card."""
     parameter = re.compile(r"\s*((def \w+\((self, )?)?\*{0,2}\w+:|\) ->) .*#")
-    for path in NOTEBOOKS:
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and 'Markdown(f"""' not in source:
-                for line in source.splitlines():
-                    most = 150 if parameter.match(line) else 120
-                    assert len(line) <= most or line.startswith("#|"), f"{path.name}, {cell['id']}: {line}"
+    others = [path for folder in ("tests", "tools") for path in (ROOT / folder).glob("*.py") if path.name != "ship.py"]
+    for path in [*NOTEBOOKS, *others]:
+        for line in "\n".join(code_of(path)).splitlines():
+            most = 150 if parameter.match(line) else 120
+            assert len(line) <= most or line.startswith("#|"), f"{path.name}: {line}"
 
 
 def test_export_changes_nothing(tmp_path):

@@ -1,4 +1,7 @@
-"Images per second of our batch augmentation and of torchvision's v2 transforms in a DataLoader, same operations: python tools/bench_augment.py [RESULT.json]"
+"""Images per second of our batch augmentation and of torchvision's v2 transforms in a DataLoader, same operations:
+
+    python tools/bench_augment.py [RESULT.json]
+"""
 import sys
 import time
 

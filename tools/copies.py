@@ -1,4 +1,7 @@
-"""How many test images models get right on several copies of a data set:   python tools/copies.py RESULT.json --models runs/a runs/b --data .data/cifar10 .data/cifar10-png --titles "JPEG copy" "PNG copy"
+"""How many test images models get right on several copies of a data set:
+
+    python tools/copies.py RESULT.json --models runs/a runs/b --data .data/cifar10 .data/cifar10-png \\
+        --titles "JPEG copy" "PNG copy"
 
 In 32 bits; each model normalises by what it was trained with. The copies must hold the same test images.
 """
@@ -20,8 +23,8 @@ if __name__ == "__main__":
     args = parser.parse_args()
     sets, rows = {title: load_data(path) for title, path in zip(args.titles, args.data)}, []
     for name in args.models:
-        run, result = load_run(name,
-                               "cpu"), json.loads((run_folder(Path(name))/"result.json").read_text(encoding="utf-8"))
+        run = load_run(name, "cpu")
+        result = json.loads((run_folder(Path(name))/"result.json").read_text(encoding="utf-8"))
         row = {"trained_on": result["dataset"], "passes": result["passes"], "commit": result["environment"]["commit"]}
         for title, data in sets.items():
             data = replace(data, mean=run.mean, std=run.std)

@@ -1,6 +1,9 @@
-"""Our kernels with products of 32-bit numbers on a processor, beside torch's way, in about fifteen minutes:   python tools/cpu_floats.py RESULT.json
+"""Our kernels with products of 32-bit numbers on a processor, beside torch's way, in about fifteen minutes:
 
-Attention between its projections and whole blocks on one core (milliseconds), and whole models on all (images a second), in turns; medians and quartiles. The file is written after each model.
+    python tools/cpu_floats.py RESULT.json
+
+Attention between its projections and whole blocks on one core (milliseconds), and whole models on all (images a
+second), in turns; medians and quartiles. The file is written after each model.
 """
 import subprocess
 import sys

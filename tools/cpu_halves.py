@@ -1,6 +1,9 @@
-"""Halves of a block in one piece on a processor, beside the same without them, in about ten minutes:   python tools/cpu_halves.py RESULT.json
+"""Halves of a block in one piece on a processor, beside the same without them, in about ten minutes:
 
-A block with few and many tokens on one core (milliseconds), and whole models on all (images a second), in turns; medians and quartiles. The file is written after each model.
+    python tools/cpu_halves.py RESULT.json
+
+A block with few and many tokens on one core (milliseconds), and whole models on all (images a second), in turns;
+medians and quartiles. The file is written after each model.
 """
 import contextlib
 import sys
@@ -35,8 +38,8 @@ WAYS = {"attention's kernel": lambda: only_attention(True), "MLP's half": lambda
 def alone(D: int, h: int, ratio: float, tokens: int, ways: dict = WAYS, amp: str = "bf16") -> dict:
     "One block, forward alone and with its backward pass."
     set_seed(0)
-    block, x, grad = Block(D, h, ratio), torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16,
-        16, D)
+    block = Block(D, h, ratio)
+    x, grad = torch.randn(tokens // 16, 16, D, requires_grad=True), torch.randn(tokens // 16, 16, D)
     weights = [x, *block.parameters()]
     def forward():
         with torch.no_grad(), autocast(amp, x.device):

@@ -1,6 +1,10 @@
-"""Attention between its projections on a processor, our kernel beside torch's paths, and whole models with it and without, in about ten minutes:   python tools/cpu_kernel.py RESULT.json
+"""Attention between its projections on a processor, our kernel beside torch's paths, and whole models with it
+and without, in about ten minutes:
 
-Milliseconds on one core and images a second on all, in turns (medians, quartiles), and how far each is from 64-bit arithmetic. The file is written after each model.
+    python tools/cpu_kernel.py RESULT.json
+
+Milliseconds on one core and images a second on all, in turns (medians, quartiles), and how far each is from 64-bit
+arithmetic. The file is written after each model.
 """
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"Threads beside worker processes for many small files, in turns:   python tools/decoding.py FOLDER   (writes results/decoding.json)"
+"""Threads beside worker processes for many small files, in turns; writes results/decoding.json:
+
+    python tools/decoding.py FOLDER
+"""
 import sys
 import time
 from pathlib import Path

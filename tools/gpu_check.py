@@ -1,4 +1,7 @@
-"""What can only be checked with a GPU, in about two minutes: python tools/gpu_check.py [RESULT.json] [--only "bf16;resume"] [--device cpu for a dry run] [--memory: also fill it]"""
+"""What can only be checked with a GPU, in about two minutes:
+
+    python tools/gpu_check.py [RESULT.json] [--only "bf16;resume"] [--device cpu for a dry run] [--memory: also fill it]
+"""
 import sys
 import tempfile
 import time
@@ -30,8 +33,8 @@ MODEL = ViTConfig(embed_dim=128, depth=4, num_heads=4, pool="mean", qk_norm=True
 
 
 def same_augmentation(data, device: str) -> dict:
-    """The same draws on the processor and on the device: the share of values more than a byte apart, and the device's
-    rate."""
+    """The same draws on the processor and on the device:
+    the share of values more than a byte apart, and the device's rate."""
     cfg, images, labels = AugmentConfig(**EVERYTHING), data.train.images[:512], data.train.labels[:512]
     drawn = draw(cfg, 512, 32, 32, set_seed(0))
     results = [mix(augment(images.to(d), drawn, cfg, data.mean), labels.to(d), drawn["share"], drawn["pasted"],
@@ -94,8 +97,8 @@ def looking_inside(data, device: str, folder: Path) -> dict:
 
 
 def fast_steps(data, device: str) -> dict:
-    """Whether a step makes the processor wait, and what compiling changes: losses, images per second, seconds to
-    compile."""
+    """Whether a step makes the processor wait, and what compiling changes:
+    losses, images per second, seconds to compile."""
     def ten_steps(compile: str, strict: bool = False) -> dict:
         set_seed(0)
         steps = Steps(ViT(MODEL), data, TrainConfig(batch_size=512, optimizer="muon", device=device, compile=compile))

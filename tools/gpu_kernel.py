@@ -1,4 +1,6 @@
-"""Our attention kernel beside torch's on a GPU, in about a minute:   python tools/gpu_kernel.py RESULT.json [--sizes 2: the first two only; 0: torch's three kernels beside each other only]
+"""Our attention kernel beside torch's on a GPU, in about a minute:
+
+    python tools/gpu_kernel.py RESULT.json [--sizes 2: the first two only; 0: torch's three beside each other only]
 
 Milliseconds (median of many), and how far each is from 64-bit arithmetic.
 """
@@ -75,9 +77,9 @@ def compare(B: int, h: int, d: int, grid: tuple[int, int], prefix: int) -> dict:
         x = qkv.clone().requires_grad_()
         y = way(x)
         found = [y[:32], torch.autograd.grad(y, x, grad)[0][:32]]
+        learnt = [x, *attn.q_norm.parameters(), *attn.k_norm.parameters()]
         row[name] = {"forward_ms": milliseconds(lambda: way(qkv)),
-                     "both_ms": milliseconds(lambda: torch.autograd.grad(way(x),
-                         [x, *attn.q_norm.parameters(), *attn.k_norm.parameters()], grad)),
+                     "both_ms": milliseconds(lambda: torch.autograd.grad(way(x), learnt, grad)),
                      "errors": [error(a, b) for a, b in zip(found, right)]}
     return row
 

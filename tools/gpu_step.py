@@ -1,6 +1,9 @@
-"""Where a training step's time goes on a GPU, in about two minutes:   python tools/gpu_step.py RESULT.json [--only "recorded;one by one"] [--device cpu for a dry run]
+"""Where a training step's time goes on a GPU, in about two minutes:
 
-One model, noise for images. Each way of making a step: milliseconds for a step when many follow each other, and how long the processor needs to start one.
+    python tools/gpu_step.py RESULT.json [--only "recorded;one by one"] [--device cpu for a dry run]
+
+One model, noise for images. Each way of making a step: milliseconds for a step when many follow each other, and how
+long the processor needs to start one.
 """
 import sys
 import time
@@ -31,8 +34,8 @@ TOGETHER = (10, 5, 2, 1)      # batches prepared at once
 
 def noise(n: int) -> ImageData:
     generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator), torch.randint(10, (n,),
-        generator=generator)
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(10, (n,), generator=generator)
     return ImageData("noise", list("abcdefghij"), Split(images, labels), Split(images[:100], labels[:100]), None,
                      [0.49, 0.48, 0.45], [0.25, 0.24, 0.26])
 
@@ -80,8 +83,8 @@ def kernels(replay) -> list[dict]:
 
 
 def roofline(device: str) -> dict:
-    """Each stage of a block's forward pass alone, 1024 images: operations, fewest bytes, seconds; and the card's
-    ceilings."""
+    """Each stage of a block's forward pass alone, 1024 images: operations, fewest bytes, seconds;
+    and the card's ceilings."""
     from gpu_kernel import STREAM, milliseconds as recorded_ms, parts
     from speed_facts import stages
     from vit_scratch.kernel_choice import own_kernel
@@ -91,8 +94,8 @@ def roofline(device: str) -> dict:
         found = stages(n, MODEL, torch.device(device))
         if device == "cuda":
             attn, qkv = parts(h, D // h, (8, 8)).requires_grad_(False), torch.randn(n, T, 3*D, device=device).bfloat16()
-            found["attention in one kernel, norms and turns included"] = lambda: own_kernel(attn,
-                qkv), 4*n*T*T*D, 8*n*T*D
+            one_piece = lambda: own_kernel(attn, qkv)
+            found["attention in one kernel, norms and turns included"] = one_piece, 4*n*T*T*D, 8*n*T*D
         rows = [{"stage": name, "operations": ops, "bytes": size, "seconds": ms(work) / 1000}
                 for name, (work, ops, size) in found.items()]
     for row in rows:
@@ -140,8 +143,8 @@ if __name__ == "__main__":
     device = sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cuda"
     out = (next((a for a in sys.argv[1:] if a.endswith(".json")), None)
            or sys.exit("gpu_step: give a file for the result, such as results/gpu-step-2.json"))
-    data, report = noise(47_500 if device == "cuda" else 1024), {"model": asdict(MODEL), "train": TRAIN,
-        "environment": environment(), "ways": {}}
+    data = noise(47_500 if device == "cuda" else 1024)
+    report = {"model": asdict(MODEL), "train": TRAIN, "environment": environment(), "ways": {}}
     only = sys.argv[sys.argv.index("--only") + 1].split(";") if "--only" in sys.argv else WAYS
     if "--only" not in sys.argv or "roofline" in only:
         report["roofline"] = roofline(device)

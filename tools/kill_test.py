@@ -1,4 +1,8 @@
-"Kill a short run 25 times with SIGKILL at random moments, resume it each time, and compare its weights with an undisturbed run's: python tools/kill_test.py [RESULT.json] [KILLS]"
+"""Kill a short run 25 times with SIGKILL at random moments, resume it each time, and compare its weights with an
+undisturbed run's:
+
+    python tools/kill_test.py [RESULT.json] [KILLS]
+"""
 import random
 import subprocess
 import sys

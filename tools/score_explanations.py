@@ -1,7 +1,9 @@
-"""Score the explanations of trained runs and write mean and deviation over seeds: python tools/score_explanations.py RUN… [--out RESULT.json]
+"""Score the explanations of trained runs and write mean and deviation over seeds:
 
-The runs are those of `vit_scratch train --seed S --pool cls|mean`, on data with masks or boxes. Each run's own scores are kept in
-its folder, so that an interrupted call goes on where it was.
+    python tools/score_explanations.py RUN… [--out RESULT.json]
+
+The runs are those of `vit_scratch train --seed S --pool cls|mean`, on data with masks or boxes. Each run's own scores
+are kept in its folder, so that an interrupted call goes on where it was.
 """
 import argparse
 import json

@@ -1,6 +1,7 @@
 """Put a finished run's model into the package:   python tools/ship.py runs/cifar10 vit-cifar10
 
-The weights are rounded to bf16; what that changes on the validation images stands on the model card. The data of the run must be where they were.
+The weights are rounded to bf16; what that changes on the validation images stands on the model card. The data of
+the run must be where they were.
 """
 import argparse
 import json
@@ -51,10 +52,10 @@ How it was trained stands in config.yaml and result.json, next to this file.
 
 
 def card(name: str, result: dict, megabytes: float, before: float, after: float, changed: int, note: str) -> str:
-    """The text of the model card: every number comes from the run's result, or from the comparison before and after
-    rounding."""
-    model, train, env, images = *(result["config"][key]
-                                  for key in ("model", "train")), result["environment"], result["images"]
+    """The text of the model card: every number comes from the run's result,
+    or from the comparison before and after rounding."""
+    model, train = (result["config"][key] for key in ("model", "train"))
+    env, images = result["environment"], result["images"]
     return CARD.format(
         note=note, name=name, classes=len(result["classes"]), names=", ".join(result["classes"]),
         dataset=result["dataset"], parameters=result["parameters"], patch=model["patch_size"],
@@ -86,8 +87,8 @@ def ship(folder: Path, name: str, note: str = "One run, one seed.") -> Path:
     weights = {key: tensor.bfloat16() for key, tensor in run.model.state_dict().items()}
     if (size := sum(2 * tensor.numel() for tensor in weights.values())) > LARGEST:
         raise InputError(f"{name} would take {size:,} bytes; the package has room for {LARGEST:,}")
-    data, drawn = same_data(run.config), normalize(make_shapes(8, seed=7, size=run.model.cfg.img_size)[0], run.mean,
-                                                   run.std)
+    data = same_data(run.config)
+    drawn = normalize(make_shapes(8, seed=7, size=run.model.cfg.img_size)[0], run.mean, run.std)
     with torch.no_grad():
         # what the run says about pictures that everybody can draw: the shipped model must say the same
         logits = run.model(drawn).tolist()

@@ -1,9 +1,11 @@
 """Several seeds of a recipe side by side on one device, for as many passes as fit into the time there is:
 
-    python tools/side_by_side.py five-minutes-gpu --data .data/cifar10 --data_title "cifar10 (JPEG copy)" --minutes 5 --out runs/five
+    python tools/side_by_side.py five-minutes-gpu --data .data/cifar10 --data_title "cifar10 (JPEG copy)" \\
+        --minutes 5 --out runs/five
 
-The first passes are measured, while the rate still rises and is the same for any number of passes; then the schedule gets its length. Writes OUT/0, OUT/1 …,
-each a finished run without checkpoints in between. The recipe needs a warmup of `DECIDE` epochs.
+The first passes are measured, while the rate still rises and is the same for any number of passes; then the schedule
+gets its length. Writes OUT/0, OUT/1 …, each a finished run without checkpoints in between. The recipe needs a
+warmup of `DECIDE` epochs.
 """
 import argparse
 import sys

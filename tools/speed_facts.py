@@ -1,4 +1,5 @@
-"""What makes a training step fast, measured: each change alone, sizes of parts, and where each stage stands under the roofline. Writes results/speed-facts.json.
+"""What makes a training step fast, measured: each change alone, sizes of parts, and where each stage stands under the
+roofline. Writes results/speed-facts.json.
 
 python tools/speed_facts.py [--rounds 9] [--out results/speed-facts.json]
 python tools/speed_facts.py --again paths      # one section of a file that is there"""
@@ -114,8 +115,8 @@ def measure_parts(rounds, amp):
     rows = []
     for label, cfg in {**SIZES, **LENGTHS}.items():
         batch = batch_for(cfg, CPU)
-        model, x, y = ViT(cfg).train(), torch.randn(batch, 3, cfg.img_size,
-                                                    cfg.img_size), torch.randint(cfg.num_classes, (batch,))
+        model = ViT(cfg).train()
+        x, y = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
         each = (saved_bytes(model, x[:4], amp) - saved_bytes(model, x[:2], amp)) / 2
         sizes = [batch // 2**i for i in range(6) if batch >= 2**i]
         steps = {part: (lambda step=Gradients(model, amp, part=part, workers=1): step(x, y)) for part in sizes}
@@ -132,8 +133,8 @@ def measure_paths(rounds, amp):
     for side in (8, 12, 16, 24, 32, 40, 48):
         cfg = ViTConfig(img_size=4 * side, mlp_ratio=2.0, depth=3)
         batch = min(128, batch_for(cfg, CPU))
-        model, x, y = ViT(cfg), torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes,
-            (batch,))
+        model = ViT(cfg)
+        x, y = torch.randn(batch, 3, cfg.img_size, cfg.img_size), torch.randint(cfg.num_classes, (batch,))
         for kind in ("train", "infer"):
             model.train(kind == "train")
             steps = {}
@@ -170,8 +171,8 @@ def measure_native(rounds, amp, size="system-a"):
 def stages(n, cfg, device=CPU):
     """name → (function, operations, fewest bytes) of one block's forward pass for n images in bf16, the residual
     stream in fp32."""
-    T, D, h, hidden = cfg.grid_size[0] * cfg.grid_size[1] + cfg.num_prefix, cfg.embed_dim, cfg.num_heads, int(
-        cfg.embed_dim * cfg.mlp_ratio)
+    T, D, h = cfg.grid_size[0] * cfg.grid_size[1] + cfg.num_prefix, cfg.embed_dim, cfg.num_heads
+    hidden = int(D * cfg.mlp_ratio)
     M, d, half = n * T, D // h, lambda *shape: torch.randn(*shape, device=device).bfloat16()
     x, wide, stream, norm = half(M, D), half(M, hidden), torch.randn(M, D, device=device), torch.ones(D, device=device)
     q, k, v, p = half(n*h, T, d), half(n*h, T, d), half(n*h, T, d), half(n*h, T, T).softmax(-1)
@@ -258,7 +259,7 @@ if __name__ == "__main__":
     else:
         result = {"what": "one training step of the small model, batch 256: changes made one after the other, stages "
                           "of a block; attention's paths and parts of different sizes, for several models",
-                          "amp": args.amp, "batch": BATCH,
+                  "amp": args.amp, "batch": BATCH,
                   "operations": 3 * operations(CFG), "operations_done": operations_done(args.amp),
                   "ceilings": ceilings(), "environment": environment()}
     for name in args.again or SECTIONS:

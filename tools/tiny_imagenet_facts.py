@@ -1,4 +1,7 @@
-"Look at every file of Tiny ImageNet: python tools/tiny_imagenet_facts.py [ROOT [RESULT.json]], where ROOT/tiny-imagenet-200 is the unpacked archive"
+"""Look at every file of Tiny ImageNet, where ROOT/tiny-imagenet-200 is the unpacked archive:
+
+    python tools/tiny_imagenet_facts.py [ROOT [RESULT.json]]
+"""
 import hashlib
 import sys
 

@@ -1,6 +1,8 @@
 """Train the same run in one, two and four processes on this machine and compare the weights:
 
-python tools/two_processes.py [--shard] [RESULT.json]     (--shard: the weights cut over the processes instead of copied)
+    python tools/two_processes.py [--shard] [RESULT.json]
+
+--shard: the weights cut over the processes instead of copied.
 """
 import os
 import subprocess
@@ -13,8 +15,8 @@ import torch
 
 from vit_scratch.core import environment, write_json
 
-OPTIONS = ("train --data shapes --images 2048 --epochs 3 --batch_size 128 --warmup_epochs 0.5 --embed_dim 64 --depth 3 "
-           "--num_heads 4 "
+OPTIONS = ("train --data shapes --images 2048 --epochs 3 --batch_size 128 "
+           "--warmup_epochs 0.5 --embed_dim 64 --depth 3 --num_heads 4 "
            "--rotation 10 --randaugment 1 --mixup 0.8 --cutmix 1 --erasing 0.25 --ema 0.99 --device cpu").split()
 COPIED = [("adamw", "off", 1), ("adamw", "off", 2), ("adamw", "off", 4), ("muon", "off", 1), ("muon", "off", 2)]
 CUT = [*COPIED, ("adamw", "bf16", 1), ("adamw", "bf16", 2), ("adamw", "fp16", 1), ("adamw", "fp16", 2)]

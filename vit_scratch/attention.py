@@ -36,8 +36,8 @@ SHORT_UP_TO = 96     # tokens, on a GPU; measured at 64 only, the rest is a gues
 # %% ../nbs/03_attention.ipynb #78211af0
 def plain_is_faster(k: Tensor,  # keys (B, h, T, d)
                    ) -> bool:
-    """True where we take two matrix products instead of the fused kernel: in 16 bits on a CPU, where sequences are not
-    too long."""
+    """True where we take two matrix products instead of the fused kernel:
+    in 16 bits on a CPU, where sequences are not too long."""
     return k.device.type == "cpu" and k.element_size() == 2 and k.shape[-2] <= PLAIN_UP_TO
 
 def efficient_is_faster(k: Tensor) -> bool:      # keys (B, h, T, d)
@@ -138,8 +138,7 @@ def needs_no_keys(attn: "Attention",
     """Whether a lone query of this module may be turned instead of making everybody's keys and values: they are linear
     maps, as they were made, and nothing happens to the weights."""
     return (x.device.type == "cpu" and keeps_promise(attn) and attn.turns()[0] is None
-            and type(attn.k_norm) is nn.Identity
-            and as_made(attn.qkv, attn.k_norm) and is_idle(attn.attn_drop)
+            and type(attn.k_norm) is nn.Identity and as_made(attn.qkv, attn.k_norm) and is_idle(attn.attn_drop)
             and type(attn.qkv.weight) in (Tensor, nn.Parameter))
 
 def hear_without_keys(attn: "Attention", x: Tensor) -> Tensor:      # (B, T, D) → (B, 1, D)

@@ -50,8 +50,8 @@ def spread(seconds: list[float],
 # %% ../nbs/21c_bench.ipynb #8f6ada83
 def ceilings(device: torch.device = torch.device("cpu"), seconds: float = 1.0) -> dict[str, float]:
     """What this machine reaches at most: multiply-adds counted as two operations, in TFLOP/s, for fp32 and 16 bits
-    (left out where a processor only emulates them: hundreds of times slower, a product takes a minute); memory traffic
-    in GB/s."""
+    (left out where a processor only emulates them: hundreds of times slower, a product takes a minute);
+    memory traffic in GB/s."""
     found, n = {}, 8192 if device.type == "cuda" else 2048
     def best(step: Callable, amount: float) -> float:
         timed = {"": lambda: (step(), wait_for(device))}
@@ -83,8 +83,8 @@ LENGTHS = {f"{n}-tokens": ViTConfig(img_size=4 * round(n**0.5), mlp_ratio=2.0, d
            for n in (16, 64, 144, 256, 576, 1024)}
 
 def batch_for(cfg: ViTConfig, device: torch.device) -> int:
-    """As many images as make a step of some length: 256 of the small model's on a CPU, sixteen times as much work on a
-    GPU."""
+    """As many images as make a step of some length:
+    256 of the small model's on a CPU, sixteen times as much work on a GPU."""
     work = operations(SIZES["small"]) * 256 * (16 if device.type == "cuda" else 1)
     return max(1, 2 ** round(torch.tensor(work / operations(cfg)).log2().item()))
 

@@ -150,8 +150,8 @@ def write_report(path,                  # the file to write
     if right.sum() < len(labels):
         mistakes = as_img(show_mistakes(model, split, data, probs), "The worst mistakes with maps")
     body = [f"<h1>{html.escape(title or data.name)}</h1>",
-            f"<p>{len(labels):,} images, {right.sum().item()/len(labels):.2%} right; expected calibration error "
-            f"{ece:.1%}.</p>",
+            f"<p>{len(labels):,} images, {right.sum().item()/len(labels):.2%} right; "
+            f"expected calibration error {ece:.1%}.</p>",
             "<h2>Classes</h2>", as_table(["class", "images", "found (recall)", "right when answered (precision)"],
                                          per_class),
             "<h2>Most confused</h2>", as_table(["true", "called", "times", "share of the class"], pairs),

@@ -55,8 +55,8 @@ def as_png(picture: Tensor) -> str:     # (C, H, W) uint8
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/12_explorer.ipynb #2303cf22
-UNTRUSTED = ("Here belongs an interactive page, which is shown in trusted notebooks only: choose Trust Notebook, or "
-             "run this cell.")
+UNTRUSTED = ("Here belongs an interactive page, which is shown in trusted notebooks only: "
+             "choose Trust Notebook, or run this cell.")
 
 class Explorer:
     "An interactive page: shows itself in a notebook, `save` writes it to a file."

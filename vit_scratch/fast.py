@@ -66,8 +66,8 @@ def part_size(model: nn.Module,
               workers: int = 1,    # threads that take parts side by side
              ) -> int:             # from 1 to B
     """How many images go through at a time. On a CPU so many that a part keeps at most `PART_BYTES`, in equal parts
-    where the batch divides, and as many for each worker; elsewhere, or where a layer looks at the whole batch, all of
-    them."""
+    where the batch divides, and as many for each worker;
+    elsewhere, or where a layer looks at the whole batch, all of them."""
     batch = len(images)
     if (images.device.type != "cpu" or batch < 4
         or any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())):
@@ -114,8 +114,8 @@ def at_once(work: Callable, shares: list) -> list:
     return [future.result() for future in futures]
 
 def is_watched(model: nn.Module) -> bool:
-    """Whether a hook might count on parts that come one after the other, or on gradients that `backward` puts in their
-    places."""
+    """Whether a hook might count on parts that come one after the other,
+    or on gradients that `backward` puts in their places."""
     return (any(map(has_hooks, model.modules()))
             or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()))
 

@@ -78,14 +78,14 @@ def cores() -> int:
     return torch.get_num_threads()
 
 for function in (kernel_works, attention_works, halves_work, cores):
-    # what `torch.compiler.assume_constant_result` does, without loading the compiler: more than a second for every
-    # import
+    # what `torch.compiler.assume_constant_result` does, without loading the compiler:
+    # more than a second for every import
     function._dynamo_marked_constant = True
 
 # %% ../nbs/08k_kernel_choice.ipynb #08kcho08
 def nobody_chose() -> bool:
-    """Whether torch's two fused attention kernels are both allowed, as they are at first (a compiled step cannot be
-    asked)."""
+    """Whether torch's two fused attention kernels are both allowed,
+    as they are at first (a compiled step cannot be asked)."""
     return (torch.compiler.is_compiling()
             or (torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()))
 
@@ -198,8 +198,8 @@ def is_32(*tensors: Tensor | None) -> bool:
     "Whether all of these are there, in 32 bits, and of no special kind."
     return all(type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 for t in tensors)
 
-# what a half of a block reads, its norm and its layers
-def half_fits(x: Tensor, norm: nn.Module, *linears: nn.Module) -> bool:
+def half_fits(x: Tensor,             # what a half of a block reads
+              norm: nn.Module, *linears: nn.Module) -> bool:
     "Whether these are as we make them, in 32 bits, of widths that the halves are for, with work enough for each core."
     D, weights = x.shape[-1], sum(m.weight.numel() for m in linears if isinstance(m, nn.Linear))
     small = x.dim() == 3 and x.shape[1] <= most_tokens(x) and D <= HALF_WIDTH

@@ -149,8 +149,8 @@ def show_attention(model: nn.Module,
                    layers: list[int] | None = None, # which layers; left out: all
                    figsize: tuple | None = None,
                   ) -> Figure:
-    """Attention of every head (columns) in every layer (rows) over one image; one colour scale per layer, printed on
-    its left."""
+    """Attention of every head (columns) in every layer (rows) over one image;
+    one colour scale per layer, printed on its left."""
     img = img[None] if img.ndim == 3 else img
     if len(img) != 1:
         raise InputError(f"one image is drawn at a time, got {len(img)}")

@@ -88,8 +88,8 @@ def make_optimizers(model: nn.Module,
     rest = [{**g, "params": [p for p in g["params"] if id(p) not in chosen]} for g in groups]
     cut = any(is_cut(p) for p in matrices.values())       # over several processes: these cannot be stacked
     if cut and by_head:
-        raise InputError("muon by head needs whole matrices; here they are cut over several processes (no shard, or no "
-                         "by_head)")
+        raise InputError("muon by head needs whole matrices; "
+                         "here they are cut over several processes (no shard, or no by_head)")
     groups = head_groups(model, list(matrices.values())) if by_head else list(matrices.values())
     return remember_lr([(torch.optim.Muon if cut else Muon)(groups, lr=muon_lr, weight_decay=weight_decay,
                                                             momentum=momentum),

@@ -32,8 +32,8 @@ def check_common(cfg: ViTConfig):
                   logit_drop_rate=0.0)
     for name, value in common.items():
         if getattr(cfg, name) != value:
-            raise InputError(f"{name} is {getattr(cfg, name)!r}; the implementations compared here have only {value!r} "
-                             "in common")
+            raise InputError(f"{name} is {getattr(cfg, name)!r}; "
+                             f"the implementations compared here have only {value!r} in common")
 
 # %% ../nbs/21b_peers.ipynb #7e64f77c
 def as_timm(model: ViT) -> nn.Module:
@@ -180,8 +180,8 @@ def implementations(cfg: ViTConfig, seed: int = 0, only: str | None = None) -> d
     for name in installed()[1:] if only is None else {only} - {"vit_scratch"}:
         models[name] = PEERS[name][1](models["vit_scratch"])
         if count(models[name]) != (expected := count(models["vit_scratch"]) + surplus(name, cfg)):
-            raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; this is not the "
-                             "same model")
+            raise InputError(f"{name} has {count(models[name]):,} parameters instead of {expected:,}; "
+                             "this is not the same model")
     return models
 
 # %% ../nbs/21b_peers.ipynb #21bstep2

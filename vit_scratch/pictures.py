@@ -48,8 +48,8 @@ def make_folder(folder: Path):
         raise InputError(f"cannot write into {folder}: {error.strerror}") from None
 
 def attend_files(folder, paths: list, out=None, device: str = "auto") -> list[Path]:
-    """Write one attention picture for each image, and those of `looks`, into `out` or the run folder; returns their
-    paths."""
+    """Write one attention picture for each image, and those of `looks`, into `out` or the run folder;
+    returns their paths."""
     run, out = load_run(folder, device), Path(folder if out is None else out)
     pictures = [run.picture(p) for p in paths]          # read all before writing any
     make_folder(out)

@@ -94,8 +94,8 @@ PIPELINES = {"vit_scratch": ours, "DataLoader + nn.TransformerEncoder": tutorial
 NEEDS = {"vit_scratch": "torch", "DataLoader + nn.TransformerEncoder": "torchvision", "timm": "timm.data"}
 
 def run_for(name: str, folder: str, seconds: float, batch: int, amp: str, device: str) -> dict:
-    """Images that one program learns from in this time, the seconds until its first step was done, and its rate after
-    that."""
+    """Images that one program learns from in this time, the seconds until its first step was done,
+    and its rate after that."""
     importlib.import_module(NEEDS[name])                 # nobody pays for imports
     device, seen, start = torch.device(device), [], time.perf_counter()
     for images in PIPELINES[name](Path(folder), batch, amp, device):

@@ -65,8 +65,8 @@ class Progress:
 # %% ../nbs/09c_progress.ipynb #65ce5d3a
 @contextmanager
 def interrupts():
-    """While open, the first Ctrl-C (or SIGTERM) is only noted, in the event this yields; a second one interrupts at
-    once."""
+    """While open, the first Ctrl-C (or SIGTERM) is only noted, in the event this yields;
+    a second one interrupts at once."""
     asked = threading.Event()
     def note(number, frame):
         if asked.is_set():
@@ -84,8 +84,8 @@ def interrupts():
 
 # %% ../nbs/09c_progress.ipynb #09cpipe2
 def reader_has_gone(say: str = "") -> bool:
-    """Whether whoever reads this program's output has gone, found out by saying something; what comes later then goes
-    nowhere."""
+    """Whether whoever reads this program's output has gone, found out by saying something;
+    what comes later then goes nowhere."""
     try:
         if sys.stdout:      # None where a program was started without
             print(end=say, flush=True)

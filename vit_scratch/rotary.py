@@ -22,8 +22,8 @@ def rotary_angles(grid_size: tuple[int, int],     # (rows, columns) of patches
     """By how much each patch turns each pair of numbers: by its row in one half, by its column in the other
     [RoPE-ViT, axial]. Raises `InputError` for a head that does not split."""
     if head_dim % 4:
-        raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: pairs for rows and "
-                         "for columns")
+        raise InputError(f"heads have {head_dim} numbers; rotary positions need a multiple of 4: "
+                         "pairs for rows and for columns")
     rows, cols = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
     speeds = temperature ** (-torch.arange(head_dim // 4) / (head_dim // 4))          # (d/4,)
     return torch.cat([rows.flatten()[:, None] * speeds, cols.flatten()[:, None] * speeds], dim=-1)

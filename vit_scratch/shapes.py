@@ -52,8 +52,8 @@ def heart(p: Tensor) -> Tensor:
     return torch.minimum(square, lobes)
 
 # %% ../nbs/06b_shapes.ipynb #c90fd2df
-# class name → signed distance of points (…, 2), x to the right and y down, to a shape of radius about 1; negative
-# inside
+# class name → signed distance of points (…, 2), x to the right and y down,
+# to a shape of radius about 1; negative inside
 SHAPES = {
     "circle": lambda p: disc(p, 0.9),
     "ring": lambda p: disc(p, 0.72).abs() - 0.24,

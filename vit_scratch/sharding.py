@@ -24,8 +24,8 @@ def shard(model: nn.Module, device: torch.device):
     for stack in model.children():
         for block in stack if isinstance(stack, (nn.ModuleList, nn.Sequential)) else ():
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    # what no block has: embedding, positions, norm, head; let go after a forward, too, since no backward follows a
-    # validation
+    # what no block has: embedding, positions, norm, head;
+    # let go after a forward, too, since no backward follows a validation
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 # %% ../nbs/09g_sharding.ipynb #a84481ad

@@ -91,8 +91,8 @@ class Steps:
         self.update = Recorded(self.learn, self.device) if recorded else self.learn
 
     def draws(self, *place: int) -> torch.Generator:
-        """Random numbers that depend only on the seed and the place in the run, so that resuming needs no memory of
-        them."""
+        """Random numbers that depend only on the seed and the place in the run,
+        so that resuming needs no memory of them."""
         number = self.cfg.seed
         for part in place:
             number = (number * 1_000_003 + part + 1) % 2**63
@@ -110,8 +110,8 @@ class Steps:
                 labels: Tensor,                    # (b,)
                 first: int | None = None,          # the first batch's number in the epoch; left out, where the run is
                ) -> tuple[Tensor, Tensor]:
-        """What the model reads, (b, C, H, W) float, and its targets: labels (b,), or (b, num_classes) where images are
-        mixed."""
+        """What the model reads, (b, C, H, W) float, and its targets:
+        labels (b,), or (b, num_classes) where images are mixed."""
         cfg, data, first = self.cfg, self.data, self.batch if first is None else first
         each = [draw(cfg, cfg.batch_size, *images.shape[-2:], self.draws(self.epoch, first + i))
                 for i in range(max(1, len(images) // self.size))]
@@ -219,8 +219,8 @@ class Trainer(Steps):
         return evaluate(self.measured, split, self.data, min(512, 2*self.cfg.batch_size), self.cfg.amp)
 
     def validation(self) -> dict:
-        """`evaluate` on the validation images: as they are, or augmented where a published mistake is repeated on
-        purpose."""
+        """`evaluate` on the validation images:
+        as they are, or augmented where a published mistake is repeated on purpose."""
         val, cfg = self.data.val, self.cfg
         if cfg.augment_val:
             drawn = draw(cfg, len(val), *val.shape[1:], self.draws(self.epoch, self.steps_per_epoch))
@@ -248,8 +248,8 @@ class Trainer(Steps):
         return row
 
     def state_dict(self) -> dict:
-        """All that is needed to go on from here with the same numbers, on any number of processes, all of which must
-        ask for it."""
+        """All that is needed to go on from here with the same numbers, on any number of processes,
+        all of which must ask for it."""
         return whole({"model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
                       "optimizers": [o.state_dict() for o in self.optimizers],
                       "scaler": self.scaler.state_dict(), "stopping": self.stopping.state_dict(),
