@@ -40,6 +40,8 @@ RUNGS = [
     Rung("honest-validation", dict(augment_val=False), expected=+0.5),
     Rung("real-positions", dict(pos_start="random"), expected=+0.5),
     Rung("no-dropout-on-logits", dict(logit_drop_rate=0.0), expected=+0.5),
+    Rung("pre-norm", dict(norm_first=True), ("small", "full"), expected=+1.5),
+    Rung("gelu", dict(act="gelu"), ("small", "full"), expected=+0.5),
     Rung("pre-norm-gelu", dict(norm_first=True, act="gelu"), expected=+3),
     Rung("own-start-for-each-block", dict(init="timm"), expected=+1),
     Rung("learning-rate", dict(lr=1e-3), expected=+12),
