@@ -143,9 +143,10 @@ def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str
 
 class Player:
     "The other end: a process that runs `play`."
+    program = "from vit_scratch.bench import play; from vit_scratch.vit import ViTConfig; play(*{})"
     def __init__(self, *args):
-        code = f"from vit_scratch.bench import play; from vit_scratch.vit import ViTConfig; play{tuple(args)!r}"
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, "-c", self.program.format(args)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
         self.first = None
 
@@ -241,8 +242,10 @@ def bench(sizes: list[str] = (),              # names from `SIZES` and `LENGTHS`
     for name, kind, heat in product(sizes, ("train", "infer"), HEATS if compile else HEATS[:1]):
         images = batch or batch_for(known[name], device)
         before = [row for row in result["rows"] if (row["size"], row["kind"], row["batch"]) == (name, kind, images)]
-        modes = line_up(heat, before)
-        if not modes or any(row["heat"] == heat for row in before):
+        if any(row["heat"] == heat for row in before):
+            print(f"{name:12} {kind:5} {heat:8} is in {out} already", flush=True)
+            continue
+        if not (modes := line_up(heat, before)):
             continue
         rows = [{**row, "heat": heat, "commit": commit}
                 for row in bench_size(name, known[name], kind, images, modes, rounds, amp, device)]
