@@ -95,11 +95,13 @@ class Attention(nn.Module):
               first: int | None = None,         # how many tokens ask, from the front; left out, all
              ) -> tuple[Tensor, Tensor, Tensor]:
         "Queries (B, h, T or first, d), keys and values (B, h, T, d) of each head."
+        h, d = self.num_heads, self.head_dim
         # what is no plain layer any more is asked as a whole, whatever it does
-        whole = first is None or not as_made(self.qkv)
-        q, k, v = self.qkv(x).chunk(3, dim=-1) if whole else ask_first(self.qkv, x, first)      # (B, T, D) each
-        q = q if first is None else q[:, :first]
-        q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))   # (B, h, T, d)
+        if first is None or not as_made(self.qkv):
+            q, k, v = self.qkv(x).unflatten(-1, (3, h, d)).permute(2, 0, 3, 1, 4).unbind(0)      # (B, h, T, d) each
+            q = q if first is None else q[:, :, :first]
+        else:
+            q, k, v = (t.unflatten(-1, (h, d)).transpose(1, 2) for t in ask_first(self.qkv, x, first))
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def score_bias(self, mask: Tensor | None) -> Tensor | None:

@@ -273,9 +273,9 @@ def forward_in_parts(model: nn.Module,
                     ) -> Tensor:            # (B, num_classes)
     """The model's answers, in parts on a CPU, side by side where that pays.
     Parts come one after the other where a hook might watch their order."""
-    if images.device.type != "cpu":
-        return model(images)
     part = part or max(4, 32 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
+    if images.device.type != "cpu" or len(images) < part // 2:      # too few to be worth a thought
+        return model(images)
     watched = is_watched(model) or any(m.training for m in model.modules())
     amp = ({torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu")
            else "off")

@@ -214,12 +214,12 @@ class ViT(nn.Module):
 
     def reads_class_token_only(self) -> bool:
         """Whether the last block's other tokens are of no use to anybody: the head is ours and does not read them, and
-        no hook looks on."""
+        no hook sees them."""
         # as a compiler can tell, too
         ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__
                    for name in ("forward_features", "forward_head"))
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
-        return type(last) is Block and not any(has_hooks(m) for m in self.modules())
+        return type(last) is Block and not any(map(has_hooks, (self.blocks, self.norm, *last.modules())))
 
 # %% ../nbs/05_vit.ipynb #3241e582
 def num_params(cfg: ViTConfig) -> int:
