@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 c = config["DEFAULT"]
-extras = {name: c[f"{name}_requirements"].split() for name in ("notebooks", "log", "bench", "dev")}
+extras = {name: c[f"{name}_requirements"].split() for name in ("notebooks", "log", "bench", "export", "dev")}
 
 setup(
     name=c["lib_name"], version=c["version"], description=c["description"], author=c["author"], author_email=c["author_email"],

@@ -18,11 +18,13 @@ from .bench import bench
 from .core import InputError
 from .data import BUILT_IN
 from .distributed import leave
-from .ladder import RUNGS, ladder
+from .export import FORMATS, export_run
+from .ladder import ladder
 from .pictures import attend_files, evaluate_run, explore_file, predict_files
 from .pipelines import bench_pipelines
 from .progress import reader_may_leave
 from .recipe import check_idle, check_names, recipe_for
+from .rungs import RUNGS
 from .runs import resume_run, shipped, train_run
 from .settings import TrainConfig
 from .speedrun import RACES, speedrun
@@ -131,11 +133,13 @@ def build_parser(argv: list[str]) -> Parser:
                             help="train a model and leave a run folder")
     for name, what in (("evaluate", "accuracy of a run, per class"), ("predict", "classify images"),
                        ("attend", "draw where a run's model looks"),
-                       ("explore", "an interactive page: every layer, head and patch")):
+                       ("explore", "an interactive page: every layer, head and patch"),
+                       ("export", "a file for other programs")):
         p = Parser(description=f"vit_scratch {name}: {what}.")
         p.add_argument("run", type=str,
                        help=f"a run folder, or one of {', '.join(shipped())}, which come with the package")
-        p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
+        if name != "export":
+            p.add_argument("--device", default="auto", type=str, help="auto, cpu, cuda or mps")
         if name == "evaluate":
             p.add_argument("--split", default=None, type=str | None,
                            help="val, test or train (default: val; with --data, test, or all of a folder without "
@@ -146,11 +150,13 @@ def build_parser(argv: list[str]) -> Parser:
             p.add_argument("--data_root", default=".data", type=str, help="where downloads for --data are kept")
         elif name == "explore":
             p.add_argument("image", type=str, help="an image file of any size")
+        elif name == "export":
+            p.add_argument("--to", default="onnx", type=str, help=", ".join(FORMATS))
         else:
             p.add_argument("images", type=str, nargs="+", help="image files of any size")
-        if name in ("attend", "explore"):
+        if name in ("attend", "explore", "export"):
             p.add_argument("-o", "--out", default=None, type=str | None,
-                           help={"attend": "folder for the pictures", "explore": "the page"}[name]
+                           help={"attend": "folder for the pictures", "explore": "the page", "export": "the file"}[name]
                            + " (default: in the run folder, or for a model of the package in a folder of its name)")
         commands.add_subcommand(name, p, help=what)
     for name in MEASUREMENTS:
@@ -208,6 +214,8 @@ def run_command(argv: list[str]):
             bench(**given)
     elif command in ("speedrun", "ladder"):
         {"speedrun": speedrun, "ladder": ladder}[command](**given)
+    elif command == "export":
+        print(export_run(options.run, options.to, options.out))
     elif command == "explore":
         print(explore_file(options.run, options.image, options.out, options.device))
     else:
