@@ -238,7 +238,8 @@ def mlp_half_runs(block: nn.Module, x: Tensor) -> bool:      # as above
     "Whether x + mlp(norm2(x)) is work for our kernel."
     mlp = block.mlp
     return (kind_of(x) == "cpu" and enough(x, HALF_TOKENS) and is_its_moment(x) and as_made(mlp)
-            and half_fits(x, block.norm2, mlp.fc1, mlp.fc2) and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
+            and half_fits(x, block.norm2, mlp.fc1, mlp.fc2)
+            and as_made(mlp.act) and type(mlp.act) is nn.GELU and mlp.act.approximate == "none"
             and is_idle(mlp.drop1, mlp.drop2, block.ls2, block.drop_path2))
 
 def stacked(*norms: nn.Module) -> Tensor:
