@@ -53,7 +53,8 @@ def play(way: str, batch: int):
 
 class Program(Player):
     "The other end of a process that runs `play` of this file."
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from bench_export import play; play(*{{}})"
+    program = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+               "from bench_export import play; play(*{})")
 
 
 def main(path: str):
