@@ -151,7 +151,8 @@ def build_parser(argv: list[str]) -> Parser:
         elif name == "explore":
             p.add_argument("image", type=str, help="an image file of any size")
         elif name == "export":
-            p.add_argument("--to", default="onnx", type=str, help=", ".join(FORMATS))
+            p.add_argument("--to", default=None, type=str | None,
+                           help=f"{', '.join(FORMATS)} (default: by the file's ending, or onnx)")
         else:
             p.add_argument("images", type=str, nargs="+", help="image files of any size")
         if name in ("attend", "explore", "export"):

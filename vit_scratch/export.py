@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'FromPixels', 'as_program', 'write_program', 'write_torchscript', 'without_debugging', 'unwarned',
            'write_onnx', 'need', 'read_program', 'read_torchscript', 'read_onnx', 'largest_difference', 'about',
-           'export_run']
+           'format_of', 'export_run']
 
 # %% ../nbs/33_export.ipynb #33exp005
 import contextlib, importlib.util, io, json, warnings, zipfile
@@ -33,7 +33,7 @@ class FromPixels(nn.Module):
 
 # %% ../nbs/33_export.ipynb #33exp019
 def as_program(module: nn.Module,      # a `FromPixels`
-               images: Tensor,         # an example, two images at least
+               images: Tensor,         # an example, two images at least: a single one would fix the batch at 1
               ) -> torch.export.ExportedProgram:
     "The list of operations, for any number of images."
     # it keeps its example: of a slice, the whole tensor
@@ -75,7 +75,7 @@ def unwarned() -> Iterator[None]:
 
 def write_onnx(module: nn.Module, images: Tensor, about: dict[str, str]) -> bytes:
     "For any runtime of ONNX [ONNX]. Raises `InputError` where the packages for that are not installed."
-    need("onnx", "onnxscript")
+    need("onnx", "onnxscript", "onnxruntime")
     program = torch.onnx.export(as_program(module, images), input_names=["images"], output_names=["logits"],
                                 verbose=False)
     program.model.metadata_props.update(about)
@@ -84,7 +84,7 @@ def write_onnx(module: nn.Module, images: Tensor, about: dict[str, str]) -> byte
 def need(*packages: str):
     "Raise `InputError` unless these are installed."
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-        raise InputError(f"ONNX needs the package {missing[0]}: pip install 'vit_scratch[export]'")
+        raise InputError(f"ONNX needs the packages {', '.join(packages)}; install {', '.join(missing)}")
 
 # %% ../nbs/33_export.ipynb #33exp026
 def read_program(content: bytes) -> Callable:
@@ -98,7 +98,6 @@ def read_torchscript(content: bytes) -> Callable:
 
 def read_onnx(content: bytes) -> Callable:
     "The same by onnxruntime."
-    need("onnxruntime")
     import onnxruntime
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
@@ -110,37 +109,56 @@ FORMATS = {"onnx": (".onnx", write_onnx, read_onnx), "pt2": (".pt2", write_progr
 # %% ../nbs/33_export.ipynb #33exp028
 def largest_difference(module: nn.Module, answer: Callable, images: Tensor) -> float:
     """By how much a file's logits differ from the model's at most, for one image and for all of them.
-    Raises `InputError` if it cannot take one of these numbers, or the difference is not small."""
+    Raises `InputError` if that is not small."""
     with torch.no_grad():
-        worst = max((answer(x) - module(x)).abs().max().item() for x in (images, images[:1]))
+        differences = [(answer(x) - module(x)).abs().max().item() for x in (images, images[:1])]
         size = module(images).abs().max().item()
-    if not worst <= 1e-4 * max(1.0, size):
-        raise InputError(f"the exported model's logits differ from the model's by {worst:.2g}, of up to {size:.2g}")
-    return worst
+    if not all(difference <= 1e-4 * max(1.0, size) for difference in differences):      # nan is not
+        raise InputError(f"the exported model's logits differ from the model's by {max(differences):.2g}, of up to "
+                         f"{size:.2g}")
+    return max(differences)
 
 # %% ../nbs/33_export.ipynb #33exp034
 def about(run: LoadedRun) -> dict[str, str]:
     "What whoever uses the file must know."
     cfg = run.model.cfg
+    side = max(cfg.img_size, run.config["data"]["source"]["img_size"])      # of models trained on crops it is larger
     return {"classes": json.dumps(list(run.classes)), "img_size": str(cfg.img_size),
+            "picture": f"RGB; the shorter side resized to {side} (bicubic), the middle {cfg.img_size} pixels cut out",
             "input": f"images: uint8 (batch, {cfg.in_chans}, {cfg.img_size}, {cfg.img_size}), colours from 0 to 255",
             "output": "logits: float32 (batch, classes); softmax makes probabilities of them"}
 
-def export_run(folder,               # a run's folder, or the name of a model that comes with the package
-               to: str = "onnx",     # a key of `FORMATS`
-               out=None,             # the file; left out, model.onnx and the like in the run's folder
-              ) -> str:              # a line about it
-    """Write a run's model as a file that does not need this package.
-    Raises `InputError` for an unknown format, a missing package, and a file that does not compute what the model
-    does."""
-    if to not in FORMATS:
+def format_of(to: str | None, out) -> str:      # a key of `FORMATS`
+    """The format that is asked for, by its name or by the file's ending; ONNX without either.
+    Raises `InputError` for an unknown one, or a file that is called otherwise."""
+    endings = {ending: name for name, (ending, *_) in FORMATS.items()}
+    to = to or (endings.get(Path(out).suffix) if out else "onnx")
+    if to is not None and to not in FORMATS:
         raise InputError(f"no format {to!r}; there are {', '.join(FORMATS)}")
-    run, (ending, write, read) = load_run(folder, "cpu"), FORMATS[to]
+    if out and endings.get(Path(out).suffix) != to or to is None:
+        raise InputError(f"{out} must end in {' or '.join(endings) if to is None else FORMATS[to][0]}")
+    return to
+
+def export_run(folder,                   # a run's folder, or the name of a model that comes with the package
+               to: str | None = None,    # a key of `FORMATS`; left out, by the file's ending, or "onnx"
+               out=None,                 # the file; left out, model.onnx and the like in the run's folder
+              ) -> str:                  # a line about it
+    """Write a run's model as a file that does not need this package.
+    Raises `InputError` for an unknown format, a missing package, a model that cannot be exported, and a file that does
+    not compute what the model does."""
+    run, to = load_run(folder, "cpu"), format_of(to, out)
+    ending, write, read = FORMATS[to]
     module, size = FromPixels(run.model, run.mean, run.std).eval(), run.model.cfg.img_size
     images = torch.randint(256, (3, run.model.cfg.in_chans, size, size), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(0))
-    content = write(module, images[:2], about(run))
-    worst = largest_difference(module, read(content), images)
+    try:
+        content = write(module, images[:2], about(run))
+        worst = largest_difference(module, read(content), images)
+    except InputError:
+        raise
+    except Exception as error:      # an exporter may raise anything
+        why = (str(error).strip() or "no message").splitlines()[0][:150]
+        raise InputError(f"this model cannot be exported as {to}: {type(error).__name__}: {why}") from error
     path = Path(out or Path(folder)/f"model{ending}")
     make_folder(path.parent)
     write_whole(path, content)

@@ -116,8 +116,8 @@ def is_written_down() -> bool:
 def enough(x: Tensor,                          # what a layer or a half of a block reads
            least: dict[torch.dtype, int],      # tokens for each core, by the numbers that are multiplied
           ) -> bool:
-    """Whether each core gets so many tokens that calling it pays: its threads are started anew, while torch's own still
-    wait for the next operation, busily. Cheap to ask, so it is asked first."""
+    """Whether each core gets so many tokens that calling a kernel of ours pays: its threads are started anew, while
+    torch's own still wait for the next operation, busily. Cheap to ask, so it is asked first."""
     return (not is_written_down() and x.dim() == 3
             and len(x) * x.shape[1] >= least.get(products_in(x), 0) * cores())
 
