@@ -16,7 +16,7 @@ from typing import Callable, Iterable
 import torch
 
 from .amp import choose_amp, cpu_has_bf16
-from .core import InputError, environment, pick_device, wait_for, write_json
+from .core import InputError, environment, in_a_line, pick_device, wait_for, write_json
 from .fast import forward_in_parts, keep_memory
 from .peers import check_common, implementations, inference, installed, our_training_step, training_step
 from .recorded import WARM_UP
@@ -130,7 +130,7 @@ def play(name: str, cfg: ViTConfig, kind: str, batch: int, amp: str, device: str
         for _ in range(WARM_UP + 2 if gpu and compile else 1):      # what is recorded, is so after some steps
             step()
     except Exception as error:       # whatever a compiler may raise: the table says so, the others go on
-        return say(failed=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        return say(failed=in_a_line(error, 150))
     wait_for(device)
     say(first_seconds=time.perf_counter() - start)
     for _ in sys.stdin:

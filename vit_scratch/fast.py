@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .amp import autocast
-from .core import has_hooks
+from .core import has_hooks, in_a_line
 from .kernel_choice import goes_in_halves
 
 # %% ../nbs/08h_fast.ipynb #de9c2448
@@ -247,8 +247,7 @@ class Gradients:
             print(f"compiled in {self.seconds:.0f} s", file=sys.stderr)
         except Exception as error:               # a compiler may raise anything
             self.forward = self.loss
-            print(f"torch.compile failed, training goes on without it: {type(error).__name__}: "
-                  f"{(str(error).strip() or 'no message').splitlines()[0][:150]}", file=sys.stderr)
+            print(f"torch.compile failed, training goes on without it: {in_a_line(error, 150)}", file=sys.stderr)
         finally:
             for p, grad in zip(self.model.parameters(), before):
                 p.grad = grad
@@ -274,7 +273,8 @@ def forward_in_parts(model: nn.Module,
     """The model's answers, in parts on a CPU, side by side where that pays.
     Parts come one after the other where a hook might watch their order."""
     part = part or max(4, 32 * 32 * 32 // (images.shape[-2] * images.shape[-1]))
-    if images.device.type != "cpu" or len(images) < part // 2:      # too few to be worth a thought
+    few = len(images) < part // 2 and not torch.is_autocast_enabled("cpu")      # measured in 32 bits
+    if images.device.type != "cpu" or few:
         return model(images)
     watched = is_watched(model) or any(m.training for m in model.modules())
     amp = ({torch.bfloat16: "bf16"}.get(torch.get_autocast_dtype("cpu"), "fp16") if torch.is_autocast_enabled("cpu")

@@ -11,7 +11,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .core import InputError
+from .core import InputError, in_a_line
 from .faults import is_out_of_memory
 
 # %% ../nbs/08i_recorded.ipynb #08irec03
@@ -70,6 +70,5 @@ class Recorded:
                 raise
             while error.__context__:
                 error = error.__context__
-            raise InputError(f"this step cannot be recorded as a CUDA graph: {type(error).__name__}: "
-                             f"{(str(error).strip() or 'no message').splitlines()[0][:150]}. Start anew with "
+            raise InputError(f"this step cannot be recorded as a CUDA graph: {in_a_line(error, 150)}. Start anew with "
                              "compile on") from None

@@ -219,7 +219,7 @@ class ViT(nn.Module):
         ours = all(getattr(type(self), name) is getattr(ViT, name) and name not in self.__dict__
                    for name in ("forward_features", "forward_head"))
         last = self.blocks[-1] if ours and self.cfg.pool == "cls" and isinstance(self.blocks, Encoder) else None
-        return type(last) is Block and not any(map(has_hooks, (self.blocks, self.norm, *last.modules())))
+        return type(last) is Block and not any(map(has_hooks, (self.blocks, *last.modules(), *self.norm.modules())))
 
 # %% ../nbs/05_vit.ipynb #3241e582
 def num_params(cfg: ViTConfig) -> int:
